@@ -1,0 +1,12 @@
+# Every outside library, in one place; docs/DEPENDENCIES.md says why each was chosen.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json 3.10 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+if(BILLFISH_BUILD_CLI)
+  find_package(CLI11 REQUIRED)
+endif()
+if(BILLFISH_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()

@@ -1,0 +1,34 @@
+// ExecContext: what a forward call may use. Nothing else is global.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "billfish/status.h"
+
+namespace billfish {
+
+/// A caller-owned scratch buffer, 64-byte aligned. Forward calls carve it up and never allocate.
+/// One workspace serves one call at a time.
+class Workspace {
+ public:
+  /// Grows to at least `bytes`; never shrinks; contents are lost. kOutOfMemory if the system refuses.
+  Status Reserve(size_t bytes);
+  std::span<std::byte> memory() const { return {memory_.get(), bytes_}; }
+
+ private:
+  struct Free { void operator()(std::byte* p) const; };
+  std::unique_ptr<std::byte, Free> memory_;
+  size_t bytes_ = 0;
+};
+
+/// Threads to use when the caller does not say: BILLFISH_THREADS if set to a number >= 1, else the CPUs this process may run on.
+int DefaultThreads();
+
+struct ExecContext {
+  Workspace& workspace;
+  int threads = DefaultThreads();  ///< results do not depend on it
+};
+
+}  // namespace billfish

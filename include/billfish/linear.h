@@ -1,0 +1,82 @@
+// Linear and GroupedLinear: 4-bit (or any other scheme) weights times 16- or 32-bit activations.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "billfish/backend.h"
+#include "billfish/context.h"
+#include "billfish/tensor.h"
+#include "billfish/weight.h"
+
+namespace billfish {
+
+struct LinearOptions {
+  DType activation = DType::kBF16;  ///< dtype of x: kBF16 or kF32
+  Mode mode = Mode::kExact;
+  std::string kernel;               ///< a kernel name to insist on; empty = the first that supports the problem
+  ConstTensorView bias;             ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
+};
+
+/// y[M,N] = x[M,K] . W[N,K]^T + bias[N]
+class Linear {
+ public:
+  Linear();
+  ~Linear();
+  Linear(Linear&&) noexcept;
+  Linear& operator=(Linear&&) noexcept;
+
+  /// Picks the kernel and packs the weight for it once; `weight` may be dropped afterwards.
+  /// Errors: kUnsupported with every kernel's refusal, one a line; kShapeMismatch (bias); kOutOfMemory.
+  static Result<Linear> Create(const PackedWeight& weight, const LinearOptions& options);
+
+  /// x: [M,K] of options.activation, rows may be strided; y: [M,N] f32 or bf16, rows may be strided. No aliasing. M >= 0.
+  /// Allocates nothing; the workspace must hold WorkspaceBytes(M). Deterministic, independent of ctx.threads.
+  /// Errors: kShapeMismatch, kInvalidArgument (dtype, stride), kOutOfMemory (workspace too small; says how many bytes).
+  Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;
+
+  size_t WorkspaceBytes(int64_t M) const;
+  int64_t N() const;
+  int64_t K() const;
+  std::string_view kernel() const;  ///< its name
+  size_t bytes() const;             ///< packed weight in memory
+  /// Bytes one forward must read at least: the stored weight without padding. For roofline figures.
+  size_t weight_bytes() const;
+
+ private:
+  friend class GroupedLinear;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Rows of x grouped by expert: for expert e and row r in [offsets[e], offsets[e+1]):
+///   y[r,:] = W[e] . x[gather ? gather[r] : r, :] + bias[e]
+class GroupedLinear {
+ public:
+  GroupedLinear();
+  ~GroupedLinear();
+  GroupedLinear(GroupedLinear&&) noexcept;
+  GroupedLinear& operator=(GroupedLinear&&) noexcept;
+
+  static Result<GroupedLinear> Create(const PackedWeight& weight, const LinearOptions& options);
+
+  /// x: [T,K]; offsets: E+1 ascending, offsets[0] = 0, offsets[E] = rows of y; gather: empty or one index 0..T-1 per row of y.
+  /// An expert without rows is never read. Otherwise as Linear::Forward, with WorkspaceBytes(rows, T).
+  Status Forward(ConstTensorView x, std::span<const int64_t> offsets, std::span<const int32_t> gather, TensorView y,
+                 ExecContext& ctx) const;
+
+  size_t WorkspaceBytes(int64_t rows, int64_t T) const;
+  int64_t E() const;
+  int64_t N() const;
+  int64_t K() const;
+  std::string_view kernel() const;
+  size_t bytes() const;
+  size_t weight_bytes() const;
+
+ private:
+  std::unique_ptr<Linear::Impl> impl_;
+};
+
+}  // namespace billfish

@@ -1,0 +1,109 @@
+// MoeLayer: routing, gate|up, activation, down and combine of a Mixture-of-Experts block.
+//
+//   y[t] = sum over j of weights[t,j] * ( W_down[e] . act(W_gate[e] . x[t] + b, W_up[e] . x[t] + b) + b_down[e] ),   e = ids[t,j]
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "billfish/linear.h"
+
+namespace billfish {
+
+/// h = act(g, u). Every field that the kind reads must be given; there are no silent defaults.
+struct Activation {
+  enum class Kind : uint8_t {
+    kSwiglu,         ///< silu(g) * u
+    kSwigluClamped,  ///< silu(min(g, limit)) * clamp(u, -limit, limit)                          DeepSeek-V4
+    kSwigluOai,      ///< g' = min(g, limit), u' = clamp(u, -limit, limit): g' * sigmoid(alpha * g') * (u' + beta)   gpt-oss
+    kGegluTanh,      ///< gelu_tanh(g) * u
+    kSilu,           ///< silu(g), no up projection
+    kRelu2,          ///< max(g, 0)^2, no up projection
+  };
+  Kind kind;
+  float limit = 0;  ///< kSwigluClamped, kSwigluOai: > 0
+  float alpha = 0;  ///< kSwigluOai: > 0
+  float beta = 0;   ///< kSwigluOai
+
+  bool gated() const { return kind != Kind::kSilu && kind != Kind::kRelu2; }
+  /// kInvalidArgument with the missing or meaningless field, else ok.
+  Status Validate() const;
+};
+
+/// How router logits become expert ids and weights.
+struct RouterRule {
+  enum class Score : uint8_t {
+    kSoftmax,        ///< softmax over all experts, then top-k (Qwen, Mixtral)
+    kTopKSoftmax,    ///< top-k of the logits, then softmax over those k (gpt-oss)
+    kSigmoid,        ///< DeepSeek-V3
+    kSqrtSoftplus,   ///< sqrt(log(1 + exp(logit))), DeepSeek-V4
+  };
+  Score score;
+  int64_t E = 0;
+  int64_t top_k = 0;
+  bool renormalize = false;         ///< divide the k weights by their sum (+ 1e-20)
+  float routed_scaling = 1.0f;      ///< multiplies the final weights once
+  std::vector<float> correction;    ///< [E] or empty: added to the scores for the choice only
+  int64_t n_group = 1;              ///< experts come in n_group equal groups ...
+  int64_t topk_group = 1;           ///< ... of which the topk_group with the largest sum of their two best (corrected) scores stay
+  std::vector<int32_t> hash_table;  ///< [vocab, top_k] or empty: ids are hash_table[token id], weights still come from the scores
+  Status Validate() const;
+};
+
+/// ids [T,top_k] i32 (-1 = skip this slot), weights [T,top_k] f32.
+struct Routing {
+  TensorView ids;
+  TensorView weights;
+};
+
+/// logits [T,E] f32 -> out. token_ids [T] is read only for hash routing. Ties go to the smaller expert id.
+/// Slots of one token are ordered by falling (corrected) score.
+Status RouteTopK(ConstTensorView logits, const RouterRule& rule, std::span<const int32_t> token_ids, Routing out, ExecContext& ctx);
+/// Workspace bytes that RouteTopK needs for T tokens.
+size_t RouteWorkspaceBytes(int64_t T, const RouterRule& rule);
+
+enum class GateUpOrder : uint8_t {
+  kConcatenated,  ///< rows 0..I-1 gate, I..2I-1 up
+  kInterleaved,   ///< even rows gate, odd rows up (gpt-oss)
+};
+
+struct MoeOptions {
+  Activation activation;
+  GateUpOrder order = GateUpOrder::kConcatenated;
+  DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32; the hidden h is kept in the same dtype
+  Mode mode = Mode::kExact;
+  std::string kernel;                     ///< insist on one kernel for both matrices; empty = choose
+  ConstTensorView gate_up_bias;           ///< optional [E,2I] in `order`
+  ConstTensorView down_bias;              ///< optional [E,H]
+};
+
+class MoeLayer {
+ public:
+  MoeLayer();
+  ~MoeLayer();
+  MoeLayer(MoeLayer&&) noexcept;
+  MoeLayer& operator=(MoeLayer&&) noexcept;
+
+  /// gate_up [E,2I,H] ([E,I,H] for an activation without gate), down [E,H,I].
+  static Result<MoeLayer> Create(const PackedWeight& gate_up, const PackedWeight& down, const MoeOptions& options);
+
+  /// x [T,H] of activation_dtype, y [T,H] f32 or bf16; y is overwritten. Deterministic: slots are summed in slot order in fp32.
+  /// An expert that no token chose is never read; a slot with id -1 adds nothing. Other ids outside 0..E-1: kInvalidArgument.
+  Status Forward(ConstTensorView x, const Routing& routing, TensorView y, ExecContext& ctx) const;
+
+  size_t WorkspaceBytes(int64_t T, int64_t top_k) const;
+  int64_t E() const;
+  int64_t H() const;
+  int64_t I() const;
+  const GroupedLinear& gate_up() const;
+  const GroupedLinear& down() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace billfish
