@@ -75,10 +75,22 @@ function(billfish_library)
   set_target_properties(billfish PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endfunction()
 
-# The program lies at <build>/billfish.
+# The program lies at <build>/billfish. bench/ is the library behind its `bench` verb.
 function(billfish_program)
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cli/*.cc ${PROJECT_SOURCE_DIR}/bench/*.cc)
+  list(FILTER sources EXCLUDE REGEX "/bench/cpu_kernels.cc$")
   add_executable(billfish_cli ${sources})
   set_target_properties(billfish_cli PROPERTIES OUTPUT_NAME billfish RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  target_include_directories(billfish_cli PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(billfish_cli PRIVATE billfish billfish_flags CLI11::CLI11 fmt::fmt nlohmann_json::nlohmann_json)
+endfunction()
+
+# The commit, looked up at every build, reaches src/core/version.cc alone.
+function(billfish_commit_header)
+  set(header ${PROJECT_BINARY_DIR}/generated/billfish_commit.h)
+  add_custom_target(billfish_commit BYPRODUCTS ${header}
+                    COMMAND ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR} -DOUTPUT=${header} -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake)
+  add_dependencies(billfish_core billfish_commit)
+  set_property(SOURCE ${PROJECT_SOURCE_DIR}/src/core/version.cc PROPERTY INCLUDE_DIRECTORIES ${PROJECT_BINARY_DIR}/generated)
+  set_property(SOURCE ${PROJECT_SOURCE_DIR}/src/core/version.cc PROPERTY COMPILE_DEFINITIONS BILLFISH_VERSION="${PROJECT_VERSION}")
 endfunction()

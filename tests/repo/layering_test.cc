@@ -26,7 +26,7 @@ const std::map<std::string, std::set<std::string>>& AllowedIncludes() {
       {"linear", {"core", "format", "backend", "reference", "cpu"}},
       {"moe", {"core", "format", "linear", "backend", "reference", "cpu"}},
       {"model", {"core", "format", "moe", "linear", "checkpoint", "tokenizer"}},
-      {"cli", {}},
+      {"cli", {"bench"}},
   };
   return allowed;
 }
