@@ -1,0 +1,165 @@
+// Schedule of one call
+//
+//   block     at most kBlockRows rows are staged at a time (all threads, cut over rows), so the workspace does not grow with R
+//   segment   rows of one expert inside a block, at most as many as fit half of L2 once staged, in multiples of 8
+//   item      a segment x a run of panels; numbered segment by segment, so that both threads work on the same rows of x,
+//             and handed out in order by an atomic counter
+//
+// A run of panels is long enough to be one good stream of memory and short enough to leave 32 items per thread.
+#include "cpu/grouped_linear.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <string>
+
+#include "core/parallel.h"
+#include "core/status_macros.h"
+
+namespace billfish::cpu {
+namespace {
+
+constexpr int64_t kBlockRows = 1024;
+constexpr size_t kStagedBudget = size_t{512} << 10;  // of a segment: half of a 1 MiB L2
+constexpr int64_t kInlineStageElements = 1 << 15;    // below this a parallel region costs more than staging
+constexpr int64_t kItemsPerThread = 32;
+
+std::byte* AlignUp(std::byte* p) {
+  return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
+}
+
+int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
+  const int64_t fit = int64_t(kStagedBudget / (row_bytes * size_t(layout.slabs()))) / 8 * 8;
+  return std::clamp<int64_t>(fit, 16, kMaxPanelRows);
+}
+
+}  // namespace
+
+struct GroupedLinear::Segment {
+  int64_t expert, begin, rows;  ///< begin counts from the block's first row
+};
+
+Result<GroupedLinear> GroupedLinear::Create(const CpuWeight* weight, DType x, Precision precision, std::string_view forced) {
+  if (x != DType::kBF16 && x != DType::kF32) {
+    return Status(ErrorCode::kInvalidArgument, "CPU linear: activations are " + std::string(DTypeName(x)) + "; pass BF16 or F32");
+  }
+  GroupedLinear linear;
+  BILLFISH_ASSIGN_OR_RETURN(linear.kernel_, ChooseKernel({weight->layout(), x, precision}, forced));
+  linear.weight_ = weight;
+  linear.panel_ = linear.kernel_->panel(weight->layout());
+  linear.x_ = x;
+  return linear;
+}
+
+size_t GroupedLinear::workspace_bytes(int64_t rows, int threads) const {
+  const PanelLayout& layout = weight_->layout();
+  const int64_t block = std::min(rows, kBlockRows);
+  const size_t row_bytes = StagedRowBytes(kernel_->staged);
+  const int64_t segments = block / SegmentRows(layout, row_bytes) + std::min(layout.E, block) + 1;
+  return PanelLayout::Padded(size_t(block) * row_bytes) * size_t(layout.slabs()) + PanelLayout::Padded(size_t(segments) * sizeof(Segment)) +
+         size_t(threads) * kPanelScratchBytes + 2 * kLine;
+}
+
+Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const float* bias, TensorView y, std::span<std::byte> workspace,
+                          int threads) const {
+  const PanelLayout& layout = weight_->layout();
+  const int64_t rows = groups.rows;
+  const bool y_bf16 = y.dtype() == DType::kBF16;
+  if (x.dtype() != x_ || (!y_bf16 && y.dtype() != DType::kF32)) {
+    return {ErrorCode::kInvalidArgument, "CPU linear: x is " + x.ToString() + " and y is " + y.ToString() + "; x must be " +
+                                             std::string(DTypeName(x_)) + " as at Create, y F32 or BF16"};
+  }
+  if (x.rank() != 2 || y.rank() != 2 || x.dim(1) != layout.K || y.dim(1) != layout.N || y.dim(0) < rows || x.stride(1) != 1 ||
+      y.stride(1) != 1 || (groups.source == nullptr && x.dim(0) < rows)) {
+    return {ErrorCode::kShapeMismatch, "CPU linear: x " + x.ToString() + " times a weight of N = " + std::to_string(layout.N) + ", K = " +
+                                           std::to_string(layout.K) + " for " + std::to_string(rows) + " rows does not give y " + y.ToString()};
+  }
+  const bool grouped = !groups.offsets.empty();
+  if (grouped ? int64_t(groups.offsets.size()) != layout.E + 1 || groups.offsets.front() != 0 || groups.offsets.back() != rows ||
+                    !std::is_sorted(groups.offsets.begin(), groups.offsets.end())
+              : layout.E != 1) {
+    return {ErrorCode::kInvalidArgument, "CPU linear: row offsets must rise from 0 to " + std::to_string(rows) + " in " +
+                                             std::to_string(layout.E + 1) + " steps, one more than experts"};
+  }
+  if (workspace.size() < workspace_bytes(rows, threads)) {
+    return {ErrorCode::kOutOfMemory, "CPU linear: the workspace has " + std::to_string(workspace.size()) + " bytes, " +
+                                         std::to_string(workspace_bytes(rows, threads)) + " are needed"};
+  }
+
+  const size_t row_bytes = StagedRowBytes(kernel_->staged);
+  const int64_t block_rows = std::min(rows, kBlockRows);
+  const int64_t segment_rows = SegmentRows(layout, row_bytes);
+  const size_t slab_stride = PanelLayout::Padded(size_t(block_rows) * row_bytes);
+  std::byte* const staged = AlignUp(workspace.data());
+  std::byte* const scratch = staged + slab_stride * size_t(layout.slabs());
+  Segment* const segments = reinterpret_cast<Segment*>(scratch + size_t(threads) * kPanelScratchBytes);
+  const int64_t panels = layout.panels();
+
+  int64_t expert = 0;
+  for (int64_t first = 0; first < rows; first += block_rows) {
+    const int64_t last = std::min(first + block_rows, rows);
+    int64_t count = 0;
+    for (int64_t r = first; r < last;) {
+      while (grouped && groups.offsets[size_t(expert) + 1] <= r) ++expert;
+      const int64_t expert_end = grouped ? std::min<int64_t>(groups.offsets[size_t(expert) + 1], last) : last;
+      const int64_t pieces = (expert_end - r + segment_rows - 1) / segment_rows;
+      const int64_t piece = ((expert_end - r + pieces - 1) / pieces + 7) / 8 * 8;
+      const int64_t end = std::min(r + piece, expert_end);
+      segments[count++] = {expert, r - first, end - r};
+      r = end;
+    }
+
+    const auto stage = [&](int64_t begin, int64_t end) {  // rows of the block
+      StageJob job{&layout, x.data(), x.stride(0), x_ == DType::kBF16, nullptr, weight_->columns(0), staged, slab_stride, begin, end};
+      if (groups.source != nullptr) {
+        job.source = groups.source + first;
+      } else {
+        job.x = static_cast<const std::byte*>(x.data()) + first * x.stride(0) * (DTypeBits(x_) / 8);
+      }
+      if (!weight_->columns_per_expert()) return kernel_->stage(job);
+      for (int64_t s = 0; s < count; ++s) {
+        job.begin = std::max(begin, segments[s].begin);
+        job.end = std::min(end, segments[s].begin + segments[s].rows);
+        job.columns = weight_->columns(segments[s].expert);
+        if (job.begin < job.end) kernel_->stage(job);
+      }
+    };
+    if ((last - first) * layout.K <= kInlineStageElements) {
+      stage(0, last - first);
+    } else {
+      ParallelFor(threads, last - first, 1, stage);
+    }
+
+    const int64_t jobs = count * panels;
+    const int64_t run = std::clamp<int64_t>(jobs / (threads * kItemsPerThread), 1, panels);
+    const int64_t items_per_segment = (panels + run - 1) / run;
+    std::atomic<int64_t> next{0};
+    const auto work = [&](int thread) {
+      for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < count * items_per_segment;) {
+        const Segment& segment = segments[item / items_per_segment];
+        const int64_t begin = item % items_per_segment * run, end = std::min(begin + run, panels);
+        const int64_t row = first + segment.begin;
+        for (int64_t p = begin; p < end; ++p) {
+          PanelJob job{};
+          job.layout = &layout;
+          job.panel = weight_->panel(segment.expert, p);
+          job.row_factor = weight_->factors(segment.expert, p);
+          job.bias = bias == nullptr ? nullptr : bias + segment.expert * layout.N + p * kPanelRows;
+          job.x = staged + size_t(segment.begin) * row_bytes;
+          job.slab_stride = slab_stride;
+          job.rows = int(segment.rows);
+          job.cols = int(std::min<int64_t>(kPanelRows, layout.N - p * kPanelRows));
+          job.y = static_cast<std::byte*>(y.mutable_data()) + (row * y.stride(0) + p * kPanelRows) * (y_bf16 ? 2 : 4);
+          job.y_stride = y.stride(0);
+          job.y_bf16 = y_bf16;
+          job.scratch = scratch + size_t(thread) * kPanelScratchBytes;
+          panel_(job);
+        }
+      }
+    };
+    RunOnThreads(int(std::min<int64_t>(threads, count * items_per_segment)), work);
+  }
+  return OkStatus();
+}
+
+}  // namespace billfish::cpu

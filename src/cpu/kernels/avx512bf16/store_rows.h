@@ -1,0 +1,41 @@
+// The end of a tile: row factor, bias, rounding, and a masked store for panels with fewer than 32 rows.
+#pragma once
+
+#include <immintrin.h>
+
+#include "cpu/kernels/avx512bf16/codes.h"
+#include "cpu/panel_job.h"
+
+namespace billfish::cpu {
+namespace {
+
+/// sums [rows, 32] -> y. Rounding to bf16 is round-to-nearest-even (vcvtneps2bf16).
+BILLFISH_INLINE void StoreRows(const PanelJob& job, int row, int rows, const float* sums) {
+  const __mmask32 live = job.cols == kPanelRows ? ~__mmask32{0} : (__mmask32{1} << job.cols) - 1;
+  const __mmask16 low = __mmask16(live), high = __mmask16(live >> 16);
+  __m512 factor0 = _mm512_set1_ps(1.0f), factor1 = factor0;
+  if (job.row_factor != nullptr) {
+    factor0 = _mm512_loadu_ps(job.row_factor);
+    factor1 = _mm512_loadu_ps(job.row_factor + 16);
+  }
+  __m512 bias0 = _mm512_setzero_ps(), bias1 = bias0;
+  if (job.bias != nullptr) {
+    bias0 = _mm512_maskz_loadu_ps(low, job.bias);
+    bias1 = _mm512_maskz_loadu_ps(high, job.bias + 16);
+  }
+  for (int t = 0; t < rows; ++t, sums += kPanelRows) {
+    const __m512 y0 = _mm512_fmadd_ps(_mm512_load_ps(sums), factor0, bias0);
+    const __m512 y1 = _mm512_fmadd_ps(_mm512_load_ps(sums + 16), factor1, bias1);
+    if (job.y_bf16) {
+      uint16_t* y = static_cast<uint16_t*>(job.y) + int64_t{row + t} * job.y_stride;
+      _mm512_mask_storeu_epi16(y, live, (__m512i)_mm512_cvtne2ps_pbh(y1, y0));
+    } else {
+      float* y = static_cast<float*>(job.y) + int64_t{row + t} * job.y_stride;
+      _mm512_mask_storeu_ps(y, low, y0);
+      _mm512_mask_storeu_ps(y + 16, high, y1);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace billfish::cpu

@@ -1,0 +1,152 @@
+// One register tile: c[t, 0..31] (+)= W[0..31, k] . x[t, k] over consecutive slabs, for T rows of activations.
+//
+// Lane = output row, so no horizontal sums exist: a zmm holds 16 rows x (k, k + 1), the activation pair (k, k + 1) is one 32-bit
+// broadcast straight from memory (load port only), and vdpbf16ps adds w[k] x[k] + w[k + 1] x[k + 1] to 16 fp32 sums.
+//
+//   registers    sums [2 halves][T]    operands [2]    tables and chunk state    broadcast           2 T + about 8 <= 32
+//   step         8 k: one raw load per half, then 4 x (expand 2 operands, T broadcasts, 2 T dots)
+//
+// The dots own two of the four vector pipes; shifts, lookups and subtractions go to the other two, so expansion hides behind the dots
+// from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start per cycle, so 12 sums must
+// be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "cpu/kernels/avx512bf16/codes.h"
+#include "cpu/kernels/avx512bf16/unrolled.h"
+#include "cpu/panel_job.h"
+
+namespace billfish::cpu {
+namespace {
+
+struct TileArgs {
+  const uint8_t* w;      ///< first slab
+  int slabs;
+  int chunks, chunks_last;  ///< per slab, and in the last one
+  int steps;             ///< of 8 k, per chunk
+  Scales scales;
+  bool zeros;
+  const uint8_t* x;      ///< staged bf16, first row of the tile
+  size_t x_slab_stride;
+  float* c;              ///< [T, 32]
+  bool accumulate;       ///< add to c instead of overwriting
+};
+
+BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
+
+template <class Codes, bool kGroupScale, int T>
+void Tile(const TileArgs& a) {
+  constexpr int kWays = T <= 2 ? 4 : T <= 6 ? 2 : 1;
+  constexpr bool kSumsInMemory = kGroupScale && T > 4;  // group sums and row sums together would not fit
+  constexpr int kUnits = 4 / Codes::kPairs;
+  constexpr size_t kStepBytes = size_t{kUnits} * 2 * kLine;
+  const typename Codes::Shared shared;
+  const size_t scale_bytes = size_t(ScaleBytesOf(a.scales)) * 16;
+  const uint8_t* w = a.w;
+  float* c = a.c;
+
+  __m512 sum[2][T];
+  if (kSumsInMemory && !a.accumulate) {
+    for (int i = 0; i < 2 * T; ++i) _mm512_storeu_ps(c + 16 * i, _mm512_setzero_ps());
+  }
+  if constexpr (!kSumsInMemory) {
+    Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+      sum[0][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t) : _mm512_setzero_ps();
+      sum[1][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t + 16) : _mm512_setzero_ps();
+    });
+  }
+  __m512 way[kWays][2][T];
+  auto clear_ways = [&]() __attribute__((always_inline)) {
+    Unrolled<kWays>([&]<int i>() __attribute__((always_inline)) {
+      Unrolled<T>([&]<int t>() __attribute__((always_inline)) { way[i][0][t] = way[i][1][t] = _mm512_setzero_ps(); });
+    });
+  };
+  auto join = [&]<int h, int t>() __attribute__((always_inline)) {
+    if constexpr (kWays == 4) return _mm512_add_ps(_mm512_add_ps(way[0][h][t], way[1][h][t]), _mm512_add_ps(way[2][h][t], way[3][h][t]));
+    else if constexpr (kWays == 2) return _mm512_add_ps(way[0][h][t], way[1][h][t]);
+    else return way[0][h][t];
+  };
+  if constexpr (!kGroupScale) {
+    clear_ways();
+    if constexpr (kWays == 1) {
+      Unrolled<T>([&]<int t>() __attribute__((always_inline)) { way[0][0][t] = sum[0][t]; way[0][1][t] = sum[1][t]; });
+    }
+  }
+
+  for (int slab = 0; slab < a.slabs; ++slab) {
+    const int chunks = slab + 1 == a.slabs ? a.chunks_last : a.chunks;
+    const uint8_t* scale = w;
+    const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
+    const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
+    const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const typename Codes::Chunk state[2] = {Codes::Begin(scale, zero), Codes::Begin(scale + scale_bytes, zero + 16)};
+      if constexpr (kGroupScale) clear_ways();
+      for (int step = 0; step < a.steps; ++step) {
+        if constexpr (T <= 4) {
+          Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
+            _mm_prefetch(reinterpret_cast<const char*>(code + 3072 + i * kLine), _MM_HINT_T0);
+          });
+        }
+        Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
+          const __m512i raw0 = Load(code + unit * 2 * kLine), raw1 = Load(code + unit * 2 * kLine + kLine);
+          Unrolled<Codes::kPairs>([&]<int pair>() __attribute__((always_inline)) {
+            constexpr int kPair = unit * Codes::kPairs + pair;
+            const __m512i w0 = Codes::template Expand<pair>(raw0, shared, state[0]);
+            const __m512i w1 = Codes::template Expand<pair>(raw1, shared, state[1]);
+            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+              const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * kStagedBF16Bytes + 4 * kPair));
+              way[kPair % kWays][0][t] = Dot(way[kPair % kWays][0][t], w0, xb);
+              way[kPair % kWays][1][t] = Dot(way[kPair % kWays][1][t], w1, xb);
+            });
+          });
+        });
+        code += kStepBytes;
+        x += 16;
+      }
+      if constexpr (kGroupScale) {
+        const __m512 s0 = ScaleVector(a.scales, scale), s1 = ScaleVector(a.scales, scale + scale_bytes);
+        Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+          const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
+          if constexpr (kSumsInMemory) {
+            _mm512_storeu_ps(c + 32 * t, _mm512_fmadd_ps(g0, s0, _mm512_loadu_ps(c + 32 * t)));
+            _mm512_storeu_ps(c + 32 * t + 16, _mm512_fmadd_ps(g1, s1, _mm512_loadu_ps(c + 32 * t + 16)));
+          } else {
+            sum[0][t] = _mm512_fmadd_ps(g0, s0, sum[0][t]);
+            sum[1][t] = _mm512_fmadd_ps(g1, s1, sum[1][t]);
+          }
+        });
+      }
+      scale += 2 * scale_bytes;
+      zero += kPanelRows;
+    }
+    w = code;
+  }
+  if constexpr (!kSumsInMemory) {
+    Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+      if constexpr (!kGroupScale) {
+        const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
+        sum[0][t] = kWays == 1 ? g0 : _mm512_add_ps(sum[0][t], g0);
+        sum[1][t] = kWays == 1 ? g1 : _mm512_add_ps(sum[1][t], g1);
+      }
+      _mm512_storeu_ps(c + 32 * t, sum[0][t]);
+      _mm512_storeu_ps(c + 32 * t + 16, sum[1][t]);
+    });
+  }
+}
+
+using TileFunction = void (*)(const TileArgs&);
+inline constexpr int kMaxTile = 8;
+
+template <class Codes, bool kGroupScale, int... t>
+constexpr std::array<TileFunction, sizeof...(t) + 1> TilesOf(std::integer_sequence<int, t...>) {
+  return {nullptr, &Tile<Codes, kGroupScale, t + 1>...};
+}
+/// [T] for T = 1 .. kMax.
+template <class Codes, bool kGroupScale, int kMax>
+inline constexpr auto kTiles = TilesOf<Codes, kGroupScale>(std::make_integer_sequence<int, kMax>{});
+
+}  // namespace
+}  // namespace billfish::cpu

@@ -1,0 +1,78 @@
+// w4a16_linear_avx512bf16 and its siblings w8a16, w16a16: one panel of 32 output rows times bf16 activations, exact products.
+//
+//   y[t, n] = factor[n] * sum_chunk scale[n, chunk] * sum_k code[n, k] x[t, k] + bias[n]
+//
+// E2M1 with power-of-two or E5M3 scales: scale and code fit a bf16 operand exactly (codes.h), so the sum over k never leaves its
+// register. Other scales do not fit 8 bits of mantissa; there the code alone is the operand and the chunk's sum is multiplied in fp32,
+// one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
+//
+//   pipeline   cut the rows into nearly equal tiles of at most 8
+//              per tile: stream the panel once (tile.h), then factor, bias, round, store
+//   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
+//              Repeated passes over a panel (rows > 8) read it from L2: 32 rows x 4096 k in 4 bits are 70 KB.
+//
+// vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
+#include <algorithm>
+
+#include "cpu/kernels/avx512bf16/kernels.h"
+#include "cpu/kernels/avx512bf16/store_rows.h"
+#include "cpu/kernels/avx512bf16/tile.h"
+
+namespace billfish::cpu::avx512bf16 {
+namespace {
+
+template <class Tiles>
+BILLFISH_INLINE void RunPanel(const PanelJob& job, const Tiles& tile_of) {
+  const PanelLayout& layout = *job.layout;
+  alignas(64) float sums[kMaxTile * kPanelRows];
+  TileArgs args{};
+  args.w = reinterpret_cast<const uint8_t*>(job.panel);
+  args.slabs = layout.slabs();
+  args.chunks = layout.slab_chunks;
+  args.chunks_last = layout.chunks_in_slab(args.slabs - 1);
+  args.steps = int(layout.steps());
+  args.scales = layout.scales;
+  args.zeros = layout.codes == Codes::kInt4Zero;
+  args.x_slab_stride = job.slab_stride;
+  args.c = sums;
+  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
+  for (int i = 0; i < tiles; ++i) {
+    const int begin = job.rows * i / tiles, end = job.rows * (i + 1) / tiles;
+    args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(begin) * kStagedBF16Bytes;
+    tile_of(end - begin)(args);
+    StoreRows(job, begin, end - begin, sums);
+  }
+}
+
+template <class C, bool kGroupScale>
+void Panel(const PanelJob& job) {
+  RunPanel(job, [](int rows) { return kTiles<C, kGroupScale, kMaxTile>[size_t(rows)]; });
+}
+
+/// Few rows leave time between the bytes of the stream but none for folding two scales per 16 k: below 5 rows the chunk sums are scaled.
+void PanelE5M3(const PanelJob& job) {
+  RunPanel(job, [](int rows) {
+    return rows < 5 ? kTiles<E2M1Plain, true, 4>[size_t(rows)] : kTiles<E2M1TimesE5M3, false, kMaxTile>[size_t(rows)];
+  });
+}
+
+}  // namespace
+
+PanelFunction LinearPanel(const PanelLayout& layout) {
+  const bool scaled = layout.scales != Scales::kNone;
+  switch (layout.codes) {
+    case Codes::kInt4: return scaled ? &Panel<Int4Symmetric, true> : &Panel<Int4Symmetric, false>;
+    case Codes::kInt4Zero: return scaled ? &Panel<Int4WithZero, true> : &Panel<Int4WithZero, false>;
+    case Codes::kE2M1:
+      if (layout.scales == Scales::kExponent) return &Panel<E2M1Exponent, false>;
+      if (layout.scales == Scales::kE5M3) return &PanelE5M3;
+      return scaled ? &Panel<E2M1Plain, true> : &Panel<E2M1Plain, false>;
+    case Codes::kE4M3: return scaled ? &Panel<E4M3Codes, true> : &Panel<E4M3Codes, false>;
+    case Codes::kBF16: return scaled ? nullptr : &Panel<Bf16Codes, false>;
+    case Codes::kF16:
+    case Codes::kF32: return nullptr;
+  }
+  return nullptr;
+}
+
+}  // namespace billfish::cpu::avx512bf16

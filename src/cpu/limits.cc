@@ -1,0 +1,74 @@
+#include "cpu/limits.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#include "core/parallel.h"
+#include "cpu/huge_buffer.h"
+#include "cpu/isa.h"
+#include "cpu/peak_loops.h"
+
+namespace billfish::cpu {
+namespace {
+
+constexpr int kRuns = 5;
+constexpr int64_t kRounds = 400'000;
+
+double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+double Peak(PeakLoop loop, int threads) {
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    std::atomic<int> operations{0};
+    const double start = Seconds();
+    RunOnThreads(threads, [&](int) { operations = loop(kRounds); });
+    best = std::max(best, double(operations) * double(kRounds) * threads / (Seconds() - start));
+  }
+  return best;
+}
+
+#if defined(__x86_64__)
+PeakLoop FmaLoop() {
+  const Tier tier = DetectCpu().tier;
+  return tier >= Tier::kAvx512 ? &avx512::FmaLoop : tier >= Tier::kAvx2 ? &avx2::FmaLoop : &scalar::FmaLoop;
+}
+ReadLoop BestReadLoop() {
+  const Tier tier = DetectCpu().tier;
+  return tier >= Tier::kAvx512 ? &avx512::ReadAll : tier >= Tier::kAvx2 ? &avx2::ReadAll : &scalar::ReadAll;
+}
+PeakLoop DotLoop(PeakLoop loop) { return DetectCpu().tier >= Tier::kAvx512Bf16 ? loop : FmaLoop(); }
+#else
+PeakLoop FmaLoop() { return &scalar::FmaLoop; }
+ReadLoop BestReadLoop() { return &scalar::ReadAll; }
+#endif
+
+}  // namespace
+
+double MeasureReadBandwidth(int threads) {
+  constexpr size_t kBytes = size_t{512} << 20;
+  Result<HugeBuffer> buffer = HugeBuffer::Allocate(kBytes);
+  if (!buffer) return 0;
+  std::memset(buffer->data(), 1, kBytes);
+  const size_t part = kBytes / size_t(threads) / 256 * 256;
+  std::atomic<uint64_t> sink{0};
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    const double start = Seconds();
+    RunOnThreads(threads, [&](int thread) { sink += BestReadLoop()(buffer->data() + size_t(thread) * part, part); });
+    best = std::max(best, double(part) * threads / (Seconds() - start));
+  }
+  return best;
+}
+
+#if defined(__x86_64__)
+double MeasureBf16DotPeak(int threads) { return Peak(DotLoop(&avx512bf16::Bf16Loop), threads); }
+double MeasureInt8DotPeak(int threads) { return Peak(DotLoop(&avx512bf16::Int8Loop), threads); }
+#else
+double MeasureBf16DotPeak(int threads) { return Peak(FmaLoop(), threads); }
+double MeasureInt8DotPeak(int threads) { return Peak(FmaLoop(), threads); }
+#endif
+double MeasureFp32FmaPeak(int threads) { return Peak(FmaLoop(), threads); }
+
+}  // namespace billfish::cpu

@@ -1,0 +1,15 @@
+// What this machine can do at most, measured, so that a benchmark can state its rows as fractions.
+#pragma once
+
+namespace billfish::cpu {
+
+/// Bytes per second of a sequential read of 512 MiB on 2 MiB pages, one stream per thread; the best of several runs.
+double MeasureReadBandwidth(int threads);
+
+/// Operations (2 per multiply-add) per second of independent multiply-adds in registers, in the widest form this process may use:
+/// vdpbf16ps, vpdpbusd, fp32 FMA. Where the dot instructions do not exist these return the fp32 peak.
+double MeasureBf16DotPeak(int threads);
+double MeasureInt8DotPeak(int threads);
+double MeasureFp32FmaPeak(int threads);
+
+}  // namespace billfish::cpu
