@@ -1,0 +1,73 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/choice.h"
+#include "backend/cpu_kernel.h"
+#include "backend/kernel.h"
+#include "backend/reference_kernel.h"
+#include "billfish/context.h"
+#include "core/status_macros.h"
+#include "cpu/pack_panel.h"
+#include "format/scheme_rules.h"
+
+namespace billfish {
+namespace backend {
+namespace {
+
+cpu::PanelLayout ExpectedLayout(const Problem& problem) {
+  return cpu::LayoutOf(format::Canonical(problem.scheme), problem.E, problem.N, problem.K);
+}
+
+const Row* FirstSupported(const std::vector<Row>& rows) {
+  const auto found = std::find_if(rows.begin(), rows.end(), [](const Row& row) { return row.verdict.supported; });
+  return found == rows.end() ? nullptr : &*found;
+}
+
+Status AllRefusals(const Problem& problem, const std::vector<Row>& rows) {
+  std::string message = fmt::format("no kernel computes {}:", problem.ToString());
+  for (const Row& row : rows) message += fmt::format("\n  {}: {}", row.verdict.kernel, row.verdict.reason);
+  return {ErrorCode::kUnsupported, std::move(message)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::string_view wanted) {
+  BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
+  BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));
+  BILLFISH_RETURN_IF_ERROR(CheckName(EnvironmentKernel(), "BILLFISH_KERNEL"));
+  std::vector<Row> rows = Judge(problem, ExpectedLayout(problem), wanted, EnvironmentKernel());
+  const Row* row = FirstSupported(rows);
+  if (row == nullptr) return AllRefusals(problem, rows);
+  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight);
+
+  BILLFISH_ASSIGN_OR_RETURN(cpu::CpuWeight packed, cpu::CpuWeight::Pack(weight, DefaultThreads()));
+  // Packing may have found numbers that need a wider form of the scales than the scheme promised.
+  rows = Judge(problem, packed.layout(), wanted, EnvironmentKernel());
+  row = FirstSupported(rows);
+  if (row == nullptr) return AllRefusals(problem, rows);
+  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight);
+  return MakeCpuKernel(row->verdict.kernel, std::move(packed), problem.activation, problem.mode);
+}
+
+}  // namespace backend
+
+std::vector<Verdict> Explain(const Problem& problem) {
+  Status refusal = backend::CheckProblem(problem);
+  if (refusal.ok()) refusal = backend::CheckName(backend::EnvironmentKernel(), "BILLFISH_KERNEL");
+  // A problem that means nothing has no layout; any will do to list the names.
+  const bool sound = format::CheckScheme(problem.scheme).ok() && format::SizesOf(problem.scheme, problem.E, problem.N, problem.K).ok();
+  const cpu::PanelLayout layout = sound ? backend::ExpectedLayout(problem) : cpu::PanelLayout{};
+  std::vector<Verdict> verdicts;
+  for (backend::Row& row : backend::Judge(problem, layout, {}, refusal.ok() ? backend::EnvironmentKernel() : std::string_view())) {
+    if (!refusal.ok()) {
+      row.verdict.supported = false;
+      row.verdict.reason = refusal.message();
+    }
+    verdicts.push_back(std::move(row.verdict));
+  }
+  return verdicts;
+}
+
+}  // namespace billfish

@@ -1,0 +1,46 @@
+// Kernel: a weight made ready for one implementation of the (grouped) linear, and the call it answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "billfish/backend.h"
+#include "billfish/weight.h"
+
+namespace billfish::backend {
+
+/// y[r,:] = W[e] . x[source ? source[r] : r, :] + bias[e] for r in [offsets[e], offsets[e+1]). Arguments are checked by the caller.
+struct Call {
+  ConstTensorView x;                 ///< [*, K], inner stride 1
+  int64_t rows = 0;                  ///< rows of y
+  std::span<const int32_t> offsets;  ///< E + 1, or empty: all rows belong to the only expert
+  const int32_t* source = nullptr;   ///< [rows] or null
+  const float* bias = nullptr;       ///< [E,N] or null
+  TensorView y;                      ///< [>= rows, N], inner stride 1
+  std::span<std::byte> workspace;    ///< at least WorkspaceBytes(rows, threads)
+  int threads = 1;
+};
+
+class Kernel {
+ public:
+  Kernel() = default;
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+  virtual ~Kernel() = default;
+
+  virtual std::string_view name() const = 0;  ///< static storage
+  /// Allocates nothing; the result does not depend on threads.
+  virtual Status Run(const Call& call) const = 0;
+  virtual size_t WorkspaceBytes(int64_t rows, int threads) const = 0;
+  virtual size_t bytes() const = 0;  ///< of the weight as this kernel holds it
+};
+
+/// Chooses the first kernel that supports the problem (see Explain) and makes the weight ready for it. `wanted` is empty, a kernel name
+/// to insist on, or a tier to stay within. The scheme, E, N, K and act_order of `problem` are those of the weight.
+/// Errors: kInvalidArgument (a name that no kernel has), kUnsupported (every refusal, one a line), kOutOfMemory.
+Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::string_view wanted);
+
+}  // namespace billfish::backend

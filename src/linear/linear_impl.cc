@@ -1,0 +1,143 @@
+#include "linear/linear_impl.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "core/float_formats.h"
+#include "core/status_macros.h"
+
+namespace billfish {
+namespace {
+
+constexpr int kLeastScratchThreads = 8;
+constexpr size_t kLine = 64;
+
+// WorkspaceBytes does not know the thread count of the call, so it makes room for every processor.
+int ScratchThreads() {
+  static const int threads = std::max({kLeastScratchThreads, DefaultThreads(), static_cast<int>(std::thread::hardware_concurrency())});
+  return threads;
+}
+
+size_t Padded(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+
+float LoadFloat(const ConstTensorView& view, int64_t i) {
+  if (view.dtype() == DType::kF32) return view.as<float>()[i];
+  const uint16_t bits = view.as<uint16_t>()[i];
+  return view.dtype() == DType::kBF16 ? F32FromBF16(bits) : F32FromF16(bits);
+}
+
+Status CheckBias(const ConstTensorView& bias, Op op, const PackedWeight& weight) {
+  const bool right = op == Op::kLinear ? bias.rank() == 1 && bias.dim(0) == weight.N()
+                                       : bias.rank() == 2 && bias.dim(0) == weight.E() && bias.dim(1) == weight.N();
+  if (!right || !bias.is_contiguous()) {
+    const std::string shape = op == Op::kLinear ? fmt::format("[{}]", weight.N()) : fmt::format("[{}, {}]", weight.E(), weight.N());
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E(), weight.N(), weight.K(), bias.ToString(), shape)};
+  }
+  if (bias.dtype() != DType::kF32 && bias.dtype() != DType::kF16 && bias.dtype() != DType::kBF16) {
+    return {ErrorCode::kInvalidArgument, fmt::format("the bias is {}; give f32, f16 or bf16 numbers", bias.ToString())};
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWeight& weight, const LinearOptions& options) {
+  if (weight.E() == 0) return Status(ErrorCode::kInvalidArgument, "the weight is empty; make one with FromParts, Quantize or LoadWeight");
+  Problem problem;
+  problem.op = op;
+  problem.scheme = weight.scheme();
+  problem.activation = options.activation;
+  problem.mode = options.mode;
+  problem.E = weight.E();
+  problem.N = weight.N();
+  problem.K = weight.K();
+  problem.act_order = !weight.parts().perm.empty();
+  const bool has_bias = options.bias.data() != nullptr;
+  if (has_bias) BILLFISH_RETURN_IF_ERROR(CheckBias(options.bias, op, weight));
+
+  auto impl = std::make_unique<Impl>();
+  BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, options.kernel));
+  if (has_bias) {
+    impl->bias.resize(static_cast<size_t>(options.bias.num_elements()));
+    for (size_t i = 0; i < impl->bias.size(); ++i) impl->bias[i] = LoadFloat(options.bias, static_cast<int64_t>(i));
+  }
+  impl->activation = options.activation;
+  impl->E = weight.E();
+  impl->N = weight.N();
+  impl->K = weight.K();
+  impl->weight_bytes = weight.bytes();
+  return impl;
+}
+
+size_t Linear::Impl::WorkspaceBytes(int64_t rows) const {
+  if (rows <= 0) return 0;
+  return Padded(static_cast<size_t>(E + 1) * sizeof(int32_t)) + kernel->WorkspaceBytes(rows, ScratchThreads());
+}
+
+Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView& x, const TensorView& y) const {
+  if (x.rank() != 2 || x.dim(1) != K) {
+    return {ErrorCode::kShapeMismatch, fmt::format("{}: x is {}; its weight has K = {}, give x as [rows, {}]", layer, x.ToString(), K, K)};
+  }
+  if (y.rank() != 2 || y.dim(1) != N) {
+    return {ErrorCode::kShapeMismatch, fmt::format("{}: y is {}; its weight has N = {}, give y as [rows, {}]", layer, y.ToString(), N, N)};
+  }
+  if (x.dtype() != activation) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: x is {}; it was created for {} activations, convert x or create it anew", layer,
+                                                     x.ToString(), DTypeName(activation))};
+  }
+  if (y.dtype() != DType::kF32 && y.dtype() != DType::kBF16) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: y is {}; give f32 or bf16", layer, y.ToString())};
+  }
+  if (x.device().kind != Device::Kind::kCpu || y.device().kind != Device::Kind::kCpu) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: x or y lies on another device; this layer runs on the cpu, copy them there", layer)};
+  }
+  if ((K > 1 && x.stride(1) != 1) || (x.dim(0) > 1 && x.stride(0) < 0)) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: x has strides [{}, {}]; numbers of a row must lie side by side and rows forwards",
+                                                     layer, x.stride(0), x.stride(1))};
+  }
+  if ((N > 1 && y.stride(1) != 1) || (y.dim(0) > 1 && y.stride(0) < N)) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{}: y has strides [{}, {}]; numbers of a row must lie side by side and rows at least N = {} apart", layer,
+                        y.stride(0), y.stride(1), N)};
+  }
+  if ((x.data() == nullptr && x.dim(0) > 0) || (y.data() == nullptr && y.dim(0) > 0)) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: {} has no memory; give a view of real numbers", layer, x.data() == nullptr ? "x" : "y")};
+  }
+  return OkStatus();
+}
+
+Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::span<const int64_t> offsets,
+                         std::span<const int32_t> gather, const TensorView& y, ExecContext& ctx) const {
+  const int64_t rows = y.dim(0);
+  if (ctx.threads < 1) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: {} threads were asked for; give at least 1", layer, ctx.threads)};
+  }
+  std::span<std::byte> memory = ctx.workspace.memory();
+  const size_t head = Padded(static_cast<size_t>(E + 1) * sizeof(int32_t));
+  int threads = ctx.threads;
+  while (threads > 1 && head + kernel->WorkspaceBytes(rows, threads) > memory.size()) --threads;
+  if (head + kernel->WorkspaceBytes(rows, threads) > memory.size()) {
+    return {ErrorCode::kOutOfMemory, fmt::format("{}: {} rows need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(rows)) first",
+                                                 layer, rows, WorkspaceBytes(rows), memory.size())};
+  }
+  backend::Call call;
+  call.x = x;
+  call.rows = rows;
+  call.source = gather.empty() ? nullptr : gather.data();
+  call.bias = bias.empty() ? nullptr : bias.data();
+  call.y = y;
+  call.workspace = memory.subspan(head);
+  call.threads = threads;
+  if (!offsets.empty()) {
+    auto* narrow = reinterpret_cast<int32_t*>(memory.data());
+    for (size_t e = 0; e < offsets.size(); ++e) narrow[e] = static_cast<int32_t>(offsets[e]);
+    call.offsets = {narrow, offsets.size()};
+  }
+  return kernel->Run(call);
+}
+
+}  // namespace billfish

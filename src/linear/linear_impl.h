@@ -1,0 +1,33 @@
+// What Linear and GroupedLinear share: a kernel with its weight, the bias, and the checks of a forward call.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "backend/kernel.h"
+#include "billfish/linear.h"
+
+namespace billfish {
+
+struct Linear::Impl {
+  std::unique_ptr<backend::Kernel> kernel;
+  std::vector<float> bias;  ///< empty or [E,N]
+  DType activation = DType::kBF16;
+  int64_t E = 0, N = 0, K = 0;
+  size_t weight_bytes = 0;
+
+  static Result<std::unique_ptr<Impl>> Create(Op op, const PackedWeight& weight, const LinearOptions& options);
+
+  /// Bytes for `rows` rows of y: the kernel's scratch and the offsets in 32 bits.
+  size_t WorkspaceBytes(int64_t rows) const;
+
+  /// Everything about x and y except their number of rows.
+  Status CheckOperands(std::string_view layer, const ConstTensorView& x, const TensorView& y) const;
+
+  /// Arguments are checked but for the workspace. Uses as many of ctx.threads as the workspace has room for, at least one.
+  Status Run(std::string_view layer, const ConstTensorView& x, std::span<const int64_t> offsets, std::span<const int32_t> gather,
+             const TensorView& y, ExecContext& ctx) const;
+};
+
+}  // namespace billfish
