@@ -42,7 +42,8 @@ struct Verdict {
 };
 
 /// One row per kernel in order of preference; the first supported row is what Create() picks.
-/// BILLFISH_KERNEL (a kernel name, or a tier: scalar, avx2, avx512, avx512bf16) limits the choice to kernels of that tier or lower.
+/// The last row is the reference itself, for checking. BILLFISH_KERNEL limits the choice: a tier (reference, scalar, avx2, avx512,
+/// avx512bf16) to kernels of that tier or lower, a kernel name to that kernel and the rows after it.
 std::vector<Verdict> Explain(const Problem& problem);
 
 }  // namespace billfish

@@ -13,12 +13,19 @@ namespace billfish {
 /// One workspace serves one call at a time.
 class Workspace {
  public:
+  Workspace() = default;
+  /// Lends part of another workspace to a nested call; that one must outlive it. Alignment is the lender's duty.
+  explicit Workspace(std::span<std::byte> borrowed) : memory_(borrowed.data(), Free{false}), bytes_(borrowed.size()) {}
+
   /// Grows to at least `bytes`; never shrinks; contents are lost. kOutOfMemory if the system refuses.
   Status Reserve(size_t bytes);
   std::span<std::byte> memory() const { return {memory_.get(), bytes_}; }
 
  private:
-  struct Free { void operator()(std::byte* p) const; };
+  struct Free {
+    bool owned = true;
+    void operator()(std::byte* p) const;
+  };
   std::unique_ptr<std::byte, Free> memory_;
   size_t bytes_ = 0;
 };

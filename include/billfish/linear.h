@@ -16,7 +16,7 @@ namespace billfish {
 struct LinearOptions {
   DType activation = DType::kBF16;  ///< dtype of x: kBF16 or kF32
   Mode mode = Mode::kExact;
-  std::string kernel;               ///< a kernel name to insist on; empty = the first that supports the problem
+  std::string kernel;               ///< a kernel name to insist on, or a tier to stay within; empty = the first that supports the problem
   ConstTensorView bias;             ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
 };
 
@@ -37,6 +37,7 @@ class Linear {
   /// Errors: kShapeMismatch, kInvalidArgument (dtype, stride), kOutOfMemory (workspace too small; says how many bytes).
   Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;
 
+  /// Room for every processor, at least 8 threads; a call with more threads than its workspace has room for uses fewer.
   size_t WorkspaceBytes(int64_t M) const;
   int64_t N() const;
   int64_t K() const;

@@ -14,7 +14,9 @@ constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-void Workspace::Free::operator()(std::byte* p) const { ::operator delete(p, kAlignment); }
+void Workspace::Free::operator()(std::byte* p) const {
+  if (owned) ::operator delete(p, kAlignment);
+}
 
 Status Workspace::Reserve(size_t bytes) {
   if (bytes <= bytes_) return OkStatus();
@@ -23,7 +25,7 @@ Status Workspace::Reserve(size_t bytes) {
     return {ErrorCode::kOutOfMemory,
             fmt::format("a workspace of {} bytes was asked for and the system has no memory for it; use fewer tokens a call", bytes)};
   }
-  memory_.reset(p);
+  memory_ = std::unique_ptr<std::byte, Free>(p);
   bytes_ = bytes;
   return OkStatus();
 }
