@@ -15,7 +15,7 @@ class Workspace {
  public:
   Workspace() = default;
   /// Lends part of another workspace to a nested call; that one must outlive it. Alignment is the lender's duty.
-  explicit Workspace(std::span<std::byte> borrowed) : memory_(borrowed.data(), Free{false}), bytes_(borrowed.size()) {}
+  explicit Workspace(std::span<std::byte> borrowed) : memory_(borrowed.data(), Free(false)), bytes_(borrowed.size()) {}
 
   /// Grows to at least `bytes`; never shrinks; contents are lost. kOutOfMemory if the system refuses.
   Status Reserve(size_t bytes);
@@ -23,7 +23,8 @@ class Workspace {
 
  private:
   struct Free {
-    bool owned = true;
+    explicit Free(bool owns = true) : owned(owns) {}
+    bool owned;
     void operator()(std::byte* p) const;
   };
   std::unique_ptr<std::byte, Free> memory_;
