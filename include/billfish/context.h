@@ -23,7 +23,8 @@ class Workspace {
 
  private:
   struct Free {
-    explicit Free(bool owns = true) : owned(owns) {}
+    Free() : owned(true) {}
+    explicit Free(bool owns) : owned(owns) {}
     bool owned;
     void operator()(std::byte* p) const;
   };
