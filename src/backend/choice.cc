@@ -105,8 +105,8 @@ Status CheckProblem(const Problem& problem) {
   BILLFISH_RETURN_IF_ERROR(format::CheckScheme(problem.scheme));
   if (const auto sizes = format::SizesOf(problem.scheme, problem.E, problem.N, problem.K); !sizes) return sizes.error();
   if (problem.N > kMostRows || problem.K > kMostRows || problem.E > kMostRows) {
-    return {ErrorCode::kUnsupported, fmt::format("E = {}, N = {}, K = {}: one of them is above 2^30; cut the weight into parts", problem.E,
-                                                 problem.N, problem.K)};
+    return {ErrorCode::kUnsupported,
+            fmt::format("E = {}, N = {}, K = {}: one of them is above 2^30; cut the weight into parts", problem.E, problem.N, problem.K)};
   }
   if (problem.op == Op::kLinear && problem.E != 1) {
     return {ErrorCode::kInvalidArgument,
@@ -117,8 +117,8 @@ Status CheckProblem(const Problem& problem) {
             fmt::format("activations are {}; kernels take BF16 or F32, convert them first", DTypeName(problem.activation))};
   }
   if (problem.device.kind != Device::Kind::kCpu) {
-    return {ErrorCode::kUnsupported, fmt::format("the problem is for cuda:{} and this build has CPU kernels only; use the cpu device",
-                                                 problem.device.index)};
+    return {ErrorCode::kUnsupported,
+            fmt::format("the problem is for cuda:{} and this build has CPU kernels only; use the cpu device", problem.device.index)};
   }
   return OkStatus();
 }

@@ -24,8 +24,8 @@ Status PackedWeight::Dequantize(TensorView out) const {
     return {ErrorCode::kInvalidArgument, fmt::format("a weight dequantises to f32 or bf16; {} was given", out.ToString())};
   }
   if (!HasShape(out, E_, N_, K_) || !out.is_contiguous()) {
-    return {ErrorCode::kShapeMismatch,
-            fmt::format("a weight [{}, {}, {}] dequantises into a contiguous tensor of that shape; {} was given", E_, N_, K_, out.ToString())};
+    return {ErrorCode::kShapeMismatch, fmt::format("a weight [{}, {}, {}] dequantises into a contiguous tensor of that shape; {} was given",
+                                                   E_, N_, K_, out.ToString())};
   }
   const bool to_bf16 = out.dtype() == DType::kBF16;
   ParallelFor(DefaultThreads(), E_ * N_, 16, [&](int64_t begin, int64_t end) {

@@ -12,9 +12,9 @@
 namespace billfish::format {
 
 struct EncodedGroup {
-  float scale = 0;    ///< a value that the scale dtype holds exactly
-  uint8_t zero = 8;   ///< kInt4
-  double error = 0;   ///< sum of squared differences
+  float scale = 0;   ///< a value that the scale dtype holds exactly
+  uint8_t zero = 8;  ///< kInt4
+  double error = 0;  ///< sum of squared differences
 };
 
 /// values: the group divided by its row scale, finite. codes[i] receives the nibble of values[i]; codes.size() = values.size().

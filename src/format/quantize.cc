@@ -224,7 +224,8 @@ Result<PackedWeight> PackedWeight::Quantize(ConstTensorView w, const QuantScheme
     return Status(ErrorCode::kInvalidArgument, fmt::format("{} was given to quantise; give f32, f16 or bf16 values", w.ToString()));
   }
   if (!w.is_contiguous()) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("{} was given to quantise with gaps between its rows; copy it together first", w.ToString()));
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("{} was given to quantise with gaps between its rows; copy it together first", w.ToString()));
   }
   if (CodeBits(scheme.codes) == 4 && scheme.group_rows != 1) {
     return Status(ErrorCode::kUnsupported,

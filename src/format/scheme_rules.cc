@@ -53,7 +53,8 @@ QuantScheme Canonical(QuantScheme scheme) {
 
 Result<PlainSizes> SizesOf(const QuantScheme& scheme, int64_t E, int64_t N, int64_t K) {
   if (E < 1 || N < 1 || K < 1) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("a weight of E = {}, N = {}, K = {} was asked for; each must be at least 1", E, N, K));
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("a weight of E = {}, N = {}, K = {} was asked for; each must be at least 1", E, N, K));
   }
   const Status too_large(ErrorCode::kInvalidArgument,
                          fmt::format("a weight of E = {}, N = {}, K = {} has more bytes than a 63-bit number can count", E, N, K));

@@ -18,8 +18,8 @@ using format::PlainSizes;
 Status CheckSize(const char* array, const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, size_t found, int64_t expected,
                  const char* unit) {
   if (found == static_cast<size_t>(expected)) return OkStatus();
-  return {ErrorCode::kShapeMismatch, fmt::format("{} of a {} weight [{}, {}, {}] must hold {} {}; {} were given", array, scheme.Name(), E, N,
-                                                 K, expected, unit, found)};
+  return {ErrorCode::kShapeMismatch, fmt::format("{} of a {} weight [{}, {}, {}] must hold {} {}; {} were given", array, scheme.Name(), E,
+                                                 N, K, expected, unit, found)};
 }
 
 // Names "expert 1, row block 3, group 7" for scale number i.
@@ -34,8 +34,8 @@ Status CheckScales(const QuantScheme& scheme, const PlainSizes& sizes, const Byt
     if (std::isfinite(scale)) continue;
     std::string found = fmt::format("{}", scale);
     if (DTypeBits(scheme.scale) == 8) found = fmt::format("byte 0x{:02X} (NaN)", static_cast<unsigned>(scales.data()[i]));
-    return {ErrorCode::kCorruptFile, fmt::format("the {} scale of {} is {}; a scale must be a finite number", DTypeName(scheme.scale),
-                                                 ScalePlace(sizes, i), found)};
+    return {ErrorCode::kCorruptFile,
+            fmt::format("the {} scale of {} is {}; a scale must be a finite number", DTypeName(scheme.scale), ScalePlace(sizes, i), found)};
   }
   return OkStatus();
 }
@@ -63,8 +63,9 @@ Status CheckCodes(const QuantScheme& scheme, const PlainSizes& sizes, int64_t N,
     for (int64_t last = sizes.row_bytes - 1; last < sizes.codes_bytes; last += sizes.row_bytes) {
       const unsigned nibble = static_cast<unsigned>(data[last]) >> 4;
       if (nibble == 0) continue;
-      return {ErrorCode::kCorruptFile, fmt::format("the last high nibble of expert {}, row {} is {}; K = {} is odd, so it pads and must be 0",
-                                                   last / sizes.row_bytes / N, last / sizes.row_bytes % N, nibble, K)};
+      return {ErrorCode::kCorruptFile,
+              fmt::format("the last high nibble of expert {}, row {} is {}; K = {} is odd, so it pads and must be 0",
+                          last / sizes.row_bytes / N, last / sizes.row_bytes % N, nibble, K)};
     }
   }
   return OkStatus();
@@ -80,9 +81,8 @@ Status CheckPerm(int64_t E, int64_t K, const std::vector<int32_t>& perm) {
         seen[static_cast<size_t>(k)] = true;
         continue;
       }
-      return {ErrorCode::kShapeMismatch,
-              fmt::format("perm of expert {} is no permutation of 0..{}: entry {} is {}, which is {}", e, K - 1, j, k,
-                          k < 0 || k >= K ? "out of range" : "there twice")};
+      return {ErrorCode::kShapeMismatch, fmt::format("perm of expert {} is no permutation of 0..{}: entry {} is {}, which is {}", e, K - 1,
+                                                     j, k, k < 0 || k >= K ? "out of range" : "there twice")};
     }
   }
   return OkStatus();
@@ -114,8 +114,8 @@ Result<PackedWeight> PackedWeight::FromParts(const QuantScheme& scheme, int64_t 
   }
   if (!parts.perm.empty()) {
     if (parts.perm.size() / static_cast<size_t>(K) != static_cast<size_t>(E) || parts.perm.size() % static_cast<size_t>(K) != 0) {
-      return Status(ErrorCode::kShapeMismatch,
-                    fmt::format("perm of a weight [{}, {}, {}] must hold {} x {} numbers; {} were given", E, N, K, E, K, parts.perm.size()));
+      return Status(ErrorCode::kShapeMismatch, fmt::format("perm of a weight [{}, {}, {}] must hold {} x {} numbers; {} were given", E, N,
+                                                           K, E, K, parts.perm.size()));
     }
     BILLFISH_RETURN_IF_ERROR(CheckPerm(E, K, parts.perm));
   }

@@ -107,9 +107,9 @@ Result<QuantScheme> CommonScheme(std::span<const PackedWeight> weights, const ch
     const PackedWeight& weight = weights[i];
     const QuantScheme& scheme = weight.scheme();
     if (weight.E() != 1) {
-      return Status(ErrorCode::kShapeMismatch,
-                    fmt::format("weight {} has {} experts; only single weights can be {}, take them apart with Expert() first", i,
-                                weight.E(), done));
+      return Status(
+          ErrorCode::kShapeMismatch,
+          fmt::format("weight {} has {} experts; only single weights can be {}, take them apart with Expert() first", i, weight.E(), done));
     }
     if (scheme.codes != common.codes || scheme.group != common.group) {
       return CannotJoin(i, fmt::format("their schemes are {} and {}", weights[0].scheme().Name(), scheme.Name()));
@@ -141,8 +141,9 @@ Result<PackedWeight> PackedWeight::SelectRows(std::span<const int64_t> order) co
       seen[static_cast<size_t>(order[i])] = true;
       continue;
     }
-    return Status(ErrorCode::kInvalidArgument, fmt::format("row order entry {} is {}, which is {}; give distinct rows of 0..{}", i, order[i],
-                                                           order[i] < 0 || order[i] >= N_ ? "out of range" : "there twice", N_ - 1));
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("row order entry {} is {}, which is {}; give distinct rows of 0..{}", i, order[i],
+                              order[i] < 0 || order[i] >= N_ ? "out of range" : "there twice", N_ - 1));
   }
   QuantScheme target = scheme_;
   target.group_rows = 1;

@@ -13,8 +13,9 @@ constexpr std::string_view kLayer = "GroupedLinear";
 
 Status CheckOffsets(std::span<const int64_t> offsets, int64_t E, int64_t rows) {
   if (static_cast<int64_t>(offsets.size()) != E + 1) {
-    return {ErrorCode::kShapeMismatch, fmt::format("{}: {} offsets were given for {} experts; give {}, the first 0 and the last the rows of y",
-                                                   kLayer, offsets.size(), E, E + 1)};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("{}: {} offsets were given for {} experts; give {}, the first 0 and the last the rows of y", kLayer, offsets.size(),
+                        E, E + 1)};
   }
   if (offsets.front() != 0 || offsets.back() != rows) {
     return {ErrorCode::kShapeMismatch, fmt::format("{}: offsets go from {} to {}; they must go from 0 to the {} rows of y", kLayer,
@@ -22,8 +23,8 @@ Status CheckOffsets(std::span<const int64_t> offsets, int64_t E, int64_t rows) {
   }
   for (size_t e = 1; e < offsets.size(); ++e) {
     if (offsets[e] >= offsets[e - 1]) continue;
-    return {ErrorCode::kInvalidArgument, fmt::format("{}: offsets fall from {} to {} at expert {}; they must ascend", kLayer,
-                                                     offsets[e - 1], offsets[e], e - 1)};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{}: offsets fall from {} to {} at expert {}; they must ascend", kLayer, offsets[e - 1], offsets[e], e - 1)};
   }
   return OkStatus();
 }
@@ -34,8 +35,8 @@ Status CheckGather(std::span<const int32_t> gather, int64_t rows, int64_t T) {
     return {ErrorCode::kShapeMismatch, fmt::format("{}: x has {} rows and y has {}; without gather they must be equal", kLayer, T, rows)};
   }
   if (static_cast<int64_t>(gather.size()) != rows) {
-    return {ErrorCode::kShapeMismatch, fmt::format("{}: gather has {} entries and y has {} rows; give one entry for each row of y", kLayer,
-                                                   gather.size(), rows)};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("{}: gather has {} entries and y has {} rows; give one entry for each row of y", kLayer, gather.size(), rows)};
   }
   const auto bad = std::find_if(gather.begin(), gather.end(), [T](int32_t t) { return t < 0 || t >= T; });
   if (bad == gather.end()) return OkStatus();
@@ -62,8 +63,8 @@ Status GroupedLinear::Forward(ConstTensorView x, std::span<const int64_t> offset
   BILLFISH_RETURN_IF_ERROR(impl_->CheckOperands(kLayer, x, y));
   const int64_t rows = y.dim(0);
   if (rows > INT32_MAX || x.dim(0) > INT32_MAX) {
-    return {ErrorCode::kInvalidArgument, fmt::format("{}: x is {} and y is {}; a call takes at most 2^31 - 1 rows, use several", kLayer,
-                                                     x.ToString(), y.ToString())};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{}: x is {} and y is {}; a call takes at most 2^31 - 1 rows, use several", kLayer, x.ToString(), y.ToString())};
   }
   BILLFISH_RETURN_IF_ERROR(CheckOffsets(offsets, impl_->E, rows));
   BILLFISH_RETURN_IF_ERROR(CheckGather(gather, rows, x.dim(0)));

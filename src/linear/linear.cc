@@ -27,7 +27,8 @@ Status Linear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const 
   if (impl_ == nullptr) return {ErrorCode::kInvalidArgument, "Linear: it holds no weight; make it with Linear::Create"};
   BILLFISH_RETURN_IF_ERROR(impl_->CheckOperands(kLayer, x, y));
   if (x.dim(0) != y.dim(0)) {
-    return {ErrorCode::kShapeMismatch, fmt::format("{}: x is {} and y is {}; give both the same number of rows", kLayer, x.ToString(), y.ToString())};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("{}: x is {} and y is {}; give both the same number of rows", kLayer, x.ToString(), y.ToString())};
   }
   if (y.dim(0) == 0) return OkStatus();
   return impl_->Run(kLayer, x, {}, {}, y, ctx);

@@ -34,8 +34,8 @@ Status CheckBias(const ConstTensorView& bias, Op op, const PackedWeight& weight)
                                        : bias.rank() == 2 && bias.dim(0) == weight.E() && bias.dim(1) == weight.N();
   if (!right || !bias.is_contiguous()) {
     const std::string shape = op == Op::kLinear ? fmt::format("[{}]", weight.N()) : fmt::format("[{}, {}]", weight.E(), weight.N());
-    return {ErrorCode::kShapeMismatch,
-            fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E(), weight.N(), weight.K(), bias.ToString(), shape)};
+    return {ErrorCode::kShapeMismatch, fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E(), weight.N(),
+                                                   weight.K(), bias.ToString(), shape)};
   }
   if (bias.dtype() != DType::kF32 && bias.dtype() != DType::kF16 && bias.dtype() != DType::kBF16) {
     return {ErrorCode::kInvalidArgument, fmt::format("the bias is {}; give f32, f16 or bf16 numbers", bias.ToString())};
@@ -93,7 +93,8 @@ Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView
     return {ErrorCode::kInvalidArgument, fmt::format("{}: y is {}; give f32 or bf16", layer, y.ToString())};
   }
   if (x.device().kind != Device::Kind::kCpu || y.device().kind != Device::Kind::kCpu) {
-    return {ErrorCode::kInvalidArgument, fmt::format("{}: x or y lies on another device; this layer runs on the cpu, copy them there", layer)};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{}: x or y lies on another device; this layer runs on the cpu, copy them there", layer)};
   }
   if ((K > 1 && x.stride(1) != 1) || (x.dim(0) > 1 && x.stride(0) < 0)) {
     return {ErrorCode::kInvalidArgument, fmt::format("{}: x has strides [{}, {}]; numbers of a row must lie side by side and rows forwards",
@@ -105,7 +106,8 @@ Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView
                         y.stride(0), y.stride(1), N)};
   }
   if ((x.data() == nullptr && x.dim(0) > 0) || (y.data() == nullptr && y.dim(0) > 0)) {
-    return {ErrorCode::kInvalidArgument, fmt::format("{}: {} has no memory; give a view of real numbers", layer, x.data() == nullptr ? "x" : "y")};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{}: {} has no memory; give a view of real numbers", layer, x.data() == nullptr ? "x" : "y")};
   }
   return OkStatus();
 }
@@ -121,8 +123,9 @@ Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::
   int threads = ctx.threads;
   while (threads > 1 && head + kernel->WorkspaceBytes(rows, threads) > memory.size()) --threads;
   if (head + kernel->WorkspaceBytes(rows, threads) > memory.size()) {
-    return {ErrorCode::kOutOfMemory, fmt::format("{}: {} rows need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(rows)) first",
-                                                 layer, rows, WorkspaceBytes(rows), memory.size())};
+    return {ErrorCode::kOutOfMemory,
+            fmt::format("{}: {} rows need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(rows)) first", layer, rows,
+                        WorkspaceBytes(rows), memory.size())};
   }
   backend::Call call;
   call.x = x;

@@ -86,9 +86,9 @@ Status CheckShapes(const PackedWeight& gate_up, const PackedWeight& down, const 
   const int64_t rows_per_hidden = options.activation.gated() ? 2 : 1;
   if (gate_up.E() == down.E() && gate_up.K() == down.N() && gate_up.N() == rows_per_hidden * down.K()) return OkStatus();
   return {ErrorCode::kShapeMismatch,
-          fmt::format("MoeLayer: gate_up is [{}, {}, {}] and down is [{}, {}, {}]; {} activation takes [E, {}, H] and [E, H, I]", gate_up.E(),
-                      gate_up.N(), gate_up.K(), down.E(), down.N(), down.K(), options.activation.gated() ? "a gated" : "an ungated",
-                      options.activation.gated() ? "2I" : "I")};
+          fmt::format("MoeLayer: gate_up is [{}, {}, {}] and down is [{}, {}, {}]; {} activation takes [E, {}, H] and [E, H, I]",
+                      gate_up.E(), gate_up.N(), gate_up.K(), down.E(), down.N(), down.K(),
+                      options.activation.gated() ? "a gated" : "an ungated", options.activation.gated() ? "2I" : "I")};
 }
 
 }  // namespace
@@ -131,7 +131,8 @@ Result<MoeLayer> MoeLayer::Create(const PackedWeight& gate_up, const PackedWeigh
   BILLFISH_RETURN_IF_ERROR(CheckShapes(gate_up, down, options));
   const bool interleaved = options.order == GateUpOrder::kInterleaved;
   if (interleaved && !options.activation.gated()) {
-    return Status(ErrorCode::kInvalidArgument, "MoeLayer: an activation without gate has nothing to interleave; use GateUpOrder::kConcatenated");
+    return Status(ErrorCode::kInvalidArgument,
+                  "MoeLayer: an activation without gate has nothing to interleave; use GateUpOrder::kConcatenated");
   }
   LinearOptions linear;
   linear.activation = options.activation_dtype;
@@ -179,18 +180,21 @@ Status MoeLayer::Impl::CheckOperands(const ConstTensorView& x, const Routing& ro
     return {ErrorCode::kShapeMismatch, fmt::format("MoeLayer: x is {} and y is {}; give both as [T, {}]", x.ToString(), y.ToString(), H)};
   }
   if (x.dtype() != dtype || (y.dtype() != DType::kF32 && y.dtype() != DType::kBF16)) {
-    return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: x is {} and y is {}; it was created for {} activations, y may be F32 or BF16",
-                                                     x.ToString(), y.ToString(), DTypeName(dtype))};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("MoeLayer: x is {} and y is {}; it was created for {} activations, y may be F32 or BF16", x.ToString(),
+                        y.ToString(), DTypeName(dtype))};
   }
   if (H > 1 && y.stride(1) != 1) {
-    return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: y has column stride {}; numbers of a row must lie side by side", y.stride(1))};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("MoeLayer: y has column stride {}; numbers of a row must lie side by side", y.stride(1))};
   }
   const TensorView &ids = routing.ids, &weights = routing.weights;
   if (ids.rank() != 2 || ids.dtype() != DType::kI32 || ids.dim(0) != T || !ids.is_contiguous() || weights.rank() != 2 ||
       weights.dtype() != DType::kF32 || weights.dim(0) != T || weights.dim(1) != ids.dim(1) || !weights.is_contiguous()) {
-    return {ErrorCode::kShapeMismatch, fmt::format("MoeLayer: routing of {} tokens is ids {} and weights {}; give contiguous i32[{}, top_k] and "
-                                                   "f32[{}, top_k]",
-                                                   T, ids.ToString(), weights.ToString(), T, T)};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("MoeLayer: routing of {} tokens is ids {} and weights {}; give contiguous i32[{}, top_k] and "
+                        "f32[{}, top_k]",
+                        T, ids.ToString(), weights.ToString(), T, T)};
   }
   const bool no_memory = (T > 0 && (x.data() == nullptr || y.data() == nullptr)) ||
                          (ids.num_elements() > 0 && (ids.data() == nullptr || weights.data() == nullptr));
@@ -213,9 +217,10 @@ Status MoeLayer::Forward(ConstTensorView x, const Routing& routing, TensorView y
   Carver carver(ctx.workspace.memory());
   Buffers buffers = impl.Carve(carver, slots);
   if (carver.used() > ctx.workspace.memory().size()) {
-    return {ErrorCode::kOutOfMemory,
-            fmt::format("MoeLayer: {} tokens of {} slots need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(T, top_k)) first", T,
-                        top_k, WorkspaceBytes(T, top_k), ctx.workspace.memory().size())};
+    return {
+        ErrorCode::kOutOfMemory,
+        fmt::format("MoeLayer: {} tokens of {} slots need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(T, top_k)) first",
+                    T, top_k, WorkspaceBytes(T, top_k), ctx.workspace.memory().size())};
   }
   BILLFISH_RETURN_IF_ERROR(moe::SortSlots({routing.ids.as<int32_t>(), static_cast<size_t>(slots)}, top_k, buffers.slots));
   Workspace rest(carver.Rest());
@@ -234,8 +239,8 @@ Status MoeLayer::Impl::RunChunk(const ConstTensorView& x, const Buffers& buffers
     buffers.chunk_offsets[e] = std::clamp(buffers.slots.offsets[e], begin, end) - begin;
   }
   const TensorView gate_up_out(buffers.gate_up.data(), DType::kF32, {rows, gate_up_rows});
-  BILLFISH_RETURN_IF_ERROR(gate_up.Forward(x, buffers.chunk_offsets, buffers.slots.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
-                                           gate_up_out, ctx));
+  BILLFISH_RETURN_IF_ERROR(gate_up.Forward(
+      x, buffers.chunk_offsets, buffers.slots.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)), gate_up_out, ctx));
   Activate(buffers, rows, ctx.threads);
   const ConstTensorView h(buffers.h.data(), dtype, {rows, I});
   const TensorView out(buffers.out.data() + begin * H, DType::kF32, {rows, H});
@@ -258,7 +263,8 @@ void MoeLayer::Impl::Combine(const Routing& routing, const Buffers& buffers, con
   ParallelFor(T * top_k * H <= kInlineElements ? 1 : threads, T, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       std::byte* row = y.as<std::byte>() + t * y.stride(0) * (bf16 ? 2 : 4);
-      ops->combine({buffers.out.data(), H, buffers.slots.positions.data() + t * top_k, routing.weights.as<float>() + t * top_k, top_k, row, bf16});
+      ops->combine(
+          {buffers.out.data(), H, buffers.slots.positions.data() + t * top_k, routing.weights.as<float>() + t * top_k, top_k, row, bf16});
     }
   });
 }

@@ -120,16 +120,18 @@ size_t ScratchFloats(const RouterRule& rule) { return static_cast<size_t>(rule.E
 
 Status CheckViews(const ConstTensorView& logits, const RouterRule& rule, const Routing& out) {
   if (logits.rank() != 2 || logits.dim(1) != rule.E || logits.dtype() != DType::kF32 || (rule.E > 1 && logits.stride(1) != 1)) {
-    return {ErrorCode::kShapeMismatch, fmt::format("router logits are {}; give f32[T, {}] with the experts side by side", logits.ToString(), rule.E)};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("router logits are {}; give f32[T, {}] with the experts side by side", logits.ToString(), rule.E)};
   }
   const int64_t T = logits.dim(0);
   const auto fits = [&](const TensorView& view, DType dtype) {
     return view.rank() == 2 && view.dim(0) == T && view.dim(1) == rule.top_k && view.dtype() == dtype && view.is_contiguous();
   };
   if (!fits(out.ids, DType::kI32) || !fits(out.weights, DType::kF32)) {
-    return {ErrorCode::kShapeMismatch, fmt::format("routing of {} tokens to {} experts each goes to ids {} and weights {}; give contiguous "
-                                                   "i32[{}, {}] and f32[{}, {}]",
-                                                   T, rule.top_k, out.ids.ToString(), out.weights.ToString(), T, rule.top_k, T, rule.top_k)};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("routing of {} tokens to {} experts each goes to ids {} and weights {}; give contiguous "
+                        "i32[{}, {}] and f32[{}, {}]",
+                        T, rule.top_k, out.ids.ToString(), out.weights.ToString(), T, rule.top_k, T, rule.top_k)};
   }
   return OkStatus();
 }
@@ -137,7 +139,8 @@ Status CheckViews(const ConstTensorView& logits, const RouterRule& rule, const R
 Status CheckTokenIds(const RouterRule& rule, std::span<const int32_t> token_ids, int64_t T) {
   const int64_t vocab = static_cast<int64_t>(rule.hash_table.size()) / rule.top_k;
   if (static_cast<int64_t>(token_ids.size()) != T) {
-    return {ErrorCode::kShapeMismatch, fmt::format("hash routing of {} tokens got {} token ids; give one for each token", T, token_ids.size())};
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("hash routing of {} tokens got {} token ids; give one for each token", T, token_ids.size())};
   }
   for (size_t t = 0; t < token_ids.size(); ++t) {
     if (token_ids[t] >= 0 && token_ids[t] < vocab) continue;
@@ -154,7 +157,9 @@ Status CheckRule(const RouterRule& rule) {
     return OkStatus();
   }
   const Status why = rule.Validate();
-  return why.ok() ? Status(ErrorCode::kInvalidArgument, fmt::format("n_group = {}; a router has at most {} groups", rule.n_group, kMostGroups)) : why;
+  return why.ok()
+             ? Status(ErrorCode::kInvalidArgument, fmt::format("n_group = {}; a router has at most {} groups", rule.n_group, kMostGroups))
+             : why;
 }
 
 }  // namespace
@@ -175,8 +180,9 @@ Status RouteTopK(ConstTensorView logits, const RouterRule& rule, std::span<const
   const std::span<std::byte> memory = ctx.workspace.memory();
   const int room = static_cast<int>(std::min<size_t>(memory.size() / (row * sizeof(float)), 1 << 12));
   if (room < 1) {
-    return {ErrorCode::kOutOfMemory, fmt::format("routing needs a workspace of {} bytes and it has {}; Reserve(RouteWorkspaceBytes(T, rule)) first",
-                                                 RouteWorkspaceBytes(T, rule), memory.size())};
+    return {ErrorCode::kOutOfMemory,
+            fmt::format("routing needs a workspace of {} bytes and it has {}; Reserve(RouteWorkspaceBytes(T, rule)) first",
+                        RouteWorkspaceBytes(T, rule), memory.size())};
   }
   const int threads = T * rule.E <= kInlineLogits ? 1 : static_cast<int>(std::clamp<int64_t>(std::min(ctx.threads, room), 1, T));
   RunOnThreads(threads, [&](int thread) {

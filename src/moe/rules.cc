@@ -62,12 +62,14 @@ Status RouterRule::Validate() const {
     return Invalid(fmt::format("the correction has {} entries for {} experts; give {} or none", correction.size(), E, E));
   }
   for (size_t e = 0; e < correction.size(); ++e) {
-    if (!std::isfinite(correction[e])) return Invalid(fmt::format("the correction of expert {} is {}; give a finite number", e, correction[e]));
+    if (!std::isfinite(correction[e]))
+      return Invalid(fmt::format("the correction of expert {} is {}; give a finite number", e, correction[e]));
   }
   if (n_group < 1 || E % n_group != 0) {
     return Invalid(fmt::format("n_group = {} does not cut {} experts into equal groups; give a divisor", n_group, E));
   }
-  if (topk_group < 1 || topk_group > n_group) return Invalid(fmt::format("topk_group = {} of {} groups; give 1..{}", topk_group, n_group, n_group));
+  if (topk_group < 1 || topk_group > n_group)
+    return Invalid(fmt::format("topk_group = {} of {} groups; give 1..{}", topk_group, n_group, n_group));
   if (top_k > topk_group * (E / n_group)) {
     return Invalid(fmt::format("top_k = {} experts cannot come from topk_group = {} groups of {}", top_k, topk_group, E / n_group));
   }

@@ -15,8 +15,9 @@ Status SortSlots(std::span<const int32_t> ids, int64_t top_k, Slots& slots) {
     const int32_t id = ids[i];
     if (id == -1) continue;
     if (id < 0 || id >= E) {
-      return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: slot {} of token {} goes to expert {}; give 0..{}, or -1 to skip the slot",
-                                                       static_cast<int64_t>(i) % top_k, static_cast<int64_t>(i) / top_k, id, E - 1)};
+      return {ErrorCode::kInvalidArgument,
+              fmt::format("MoeLayer: slot {} of token {} goes to expert {}; give 0..{}, or -1 to skip the slot",
+                          static_cast<int64_t>(i) % top_k, static_cast<int64_t>(i) / top_k, id, E - 1)};
     }
     ++slots.offsets[static_cast<size_t>(id)];
   }

@@ -10,10 +10,10 @@
 namespace billfish::reference {
 
 struct MoeWeights {
-  const PackedWeight* gate_up;         ///< [E,2I,H], or [E,I,H] for an activation without gate
-  const PackedWeight* down;            ///< [E,H,I]
-  std::span<const float> gate_up_bias; ///< empty or [E,2I]
-  std::span<const float> down_bias;    ///< empty or [E,H]
+  const PackedWeight* gate_up;          ///< [E,2I,H], or [E,I,H] for an activation without gate
+  const PackedWeight* down;             ///< [E,H,I]
+  std::span<const float> gate_up_bias;  ///< empty or [E,2I]
+  std::span<const float> down_bias;     ///< empty or [E,H]
   GateUpOrder order = GateUpOrder::kConcatenated;
   Activation activation;
 };

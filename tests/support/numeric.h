@@ -15,10 +15,10 @@
 namespace billfish::test {
 
 struct Bounds {
-  double per_step;        ///< rounding of one fp32 operation, 2^-24
-  double output;          ///< relative rounding of the stored result: 2^-9 for bf16, 2^-24 for fp32
-  double safety = 8;      ///< times sqrt(K)
-  double norm = 1e-6;     ///< relative norm of a tile, row or whole before the rounding of the output
+  double per_step;     ///< rounding of one fp32 operation, 2^-24
+  double output;       ///< relative rounding of the stored result: 2^-9 for bf16, 2^-24 for fp32
+  double safety = 8;   ///< times sqrt(K)
+  double norm = 1e-6;  ///< relative norm of a tile, row or whole before the rounding of the output
 
   static Bounds ExactF32() { return {0x1p-24, 0x1p-24}; }
   static Bounds ExactBF16() { return {0x1p-24, 0x1p-9}; }
@@ -40,7 +40,8 @@ class NumericChecker {
     if (testing::AssertionResult result = Elements(found); !result) return result;
     for (int64_t r = 0; r < expected_.rows; r += 16) {
       for (int64_t c = 0; c < expected_.cols; c += 16) {
-        if (auto result = Region("tile", found, r, std::min(r + 16, expected_.rows), c, std::min(c + 16, expected_.cols)); !result) return result;
+        if (auto result = Region("tile", found, r, std::min(r + 16, expected_.rows), c, std::min(c + 16, expected_.cols)); !result)
+          return result;
       }
     }
     for (int64_t r = 0; r < expected_.rows; ++r) {
@@ -74,13 +75,13 @@ class NumericChecker {
     }
     if (worst <= 1) return testing::AssertionSuccess();
     return testing::AssertionFailure() << kernel_ << ": worst element at row " << worst_row << ", col " << worst_col << " is "
-                                       << found(worst_row, worst_col) << ", expected " << Value(worst_row, worst_col) << ", off by " << worst
-                                       << " times its tolerance " << Tolerance(worst_row, worst_col);
+                                       << found(worst_row, worst_col) << ", expected " << Value(worst_row, worst_col) << ", off by "
+                                       << worst << " times its tolerance " << Tolerance(worst_row, worst_col);
   }
 
   // Relative norm against the norm of what was added: sums that cancel are judged by what went into them.
-  testing::AssertionResult Region(const char* what, const std::function<double(int64_t, int64_t)>& found, int64_t r0, int64_t r1, int64_t c0,
-                                  int64_t c1) const {
+  testing::AssertionResult Region(const char* what, const std::function<double(int64_t, int64_t)>& found, int64_t r0, int64_t r1,
+                                  int64_t c0, int64_t c1) const {
     double error = 0, size = 0, rounding = 0;
     for (int64_t r = r0; r < r1; ++r) {
       for (int64_t c = c0; c < c1; ++c) {
