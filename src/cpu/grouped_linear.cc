@@ -2,15 +2,14 @@
 //
 //   block     at most kBlockRows rows are staged at a time (all threads, cut over rows), so the workspace does not grow with R
 //   segment   rows of one expert inside a block, at most as many as fit half of L2 once staged, in multiples of 8
-//   item      a segment x a run of panels; numbered segment by segment, so that both threads work on the same rows of x,
-//             and handed out in order by an atomic counter
-//
-// A run of panels is long enough to be one good stream of memory and short enough to leave 32 items per thread.
+//   item      a segment x a run of panels, numbered segment by segment
+//   lane      an equal share of consecutive items. Thread i takes the items of lane i in order, so that it reads one long stream and its
+//             prefetches past the end of an item are of use; when its lane is empty it helps with the next one.
 #include "cpu/grouped_linear.h"
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
+#include <new>
 #include <string>
 
 #include "core/parallel.h"
@@ -39,6 +38,11 @@ struct GroupedLinear::Segment {
   int64_t expert, begin, rows;  ///< begin counts from the block's first row
 };
 
+struct alignas(kLine) GroupedLinear::Lane {
+  std::atomic<int64_t> next;
+  int64_t end;
+};
+
 Result<GroupedLinear> GroupedLinear::Create(const CpuWeight* weight, DType x, Precision precision, std::string_view forced) {
   if (x != DType::kBF16 && x != DType::kF32) {
     return Status(ErrorCode::kInvalidArgument, "CPU linear: activations are " + std::string(DTypeName(x)) + "; pass BF16 or F32");
@@ -57,7 +61,7 @@ size_t GroupedLinear::workspace_bytes(int64_t rows, int threads) const {
   const size_t row_bytes = StagedRowBytes(kernel_->staged);
   const int64_t segments = block / SegmentRows(layout, row_bytes) + std::min(layout.E, block) + 1;
   return PanelLayout::Padded(size_t(block) * row_bytes) * size_t(layout.slabs()) + PanelLayout::Padded(size_t(segments) * sizeof(Segment)) +
-         size_t(threads) * kPanelScratchBytes + 2 * kLine;
+         size_t(threads) * (kPanelScratchBytes + sizeof(Lane)) + 2 * kLine;
 }
 
 Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const float* bias, TensorView y, std::span<std::byte> workspace,
@@ -92,7 +96,9 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
   const size_t slab_stride = PanelLayout::Padded(size_t(block_rows) * row_bytes);
   std::byte* const staged = AlignUp(workspace.data());
   std::byte* const scratch = staged + slab_stride * size_t(layout.slabs());
-  Segment* const segments = reinterpret_cast<Segment*>(scratch + size_t(threads) * kPanelScratchBytes);
+  Lane* const lanes = reinterpret_cast<Lane*>(scratch + size_t(threads) * kPanelScratchBytes);
+  for (int i = 0; i < threads; ++i) new (lanes + i) Lane;
+  Segment* const segments = reinterpret_cast<Segment*>(lanes + threads);
   const int64_t panels = layout.panels();
 
   int64_t expert = 0;
@@ -133,9 +139,23 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     const int64_t jobs = count * panels;
     const int64_t run = std::clamp<int64_t>(jobs / (threads * kItemsPerThread), 1, panels);
     const int64_t items_per_segment = (panels + run - 1) / run;
-    std::atomic<int64_t> next{0};
+    const int64_t items = count * items_per_segment;
+    const int workers = int(std::min<int64_t>(threads, items));
+    for (int i = 0; i < workers; ++i) {
+      lanes[i].next.store(items * i / workers, std::memory_order_relaxed);
+      lanes[i].end = items * (i + 1) / workers;
+    }
+    const auto take = [&](int worker, int* offset) -> int64_t {  // -1 when every lane is empty
+      for (; *offset < workers; ++*offset) {
+        Lane& lane = lanes[(worker + *offset) % workers];
+        const int64_t item = lane.next.fetch_add(1, std::memory_order_relaxed);
+        if (item < lane.end) return item;
+      }
+      return -1;
+    };
     const auto work = [&](int thread) {
-      for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < count * items_per_segment;) {
+      int offset = 0;
+      for (int64_t item; (item = take(thread, &offset)) >= 0;) {
         const Segment& segment = segments[item / items_per_segment];
         const int64_t begin = item % items_per_segment * run, end = std::min(begin + run, panels);
         const int64_t row = first + segment.begin;
@@ -157,7 +177,7 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
         }
       }
     };
-    RunOnThreads(int(std::min<int64_t>(threads, count * items_per_segment)), work);
+    RunOnThreads(workers, work);
   }
   return OkStatus();
 }

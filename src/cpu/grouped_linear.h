@@ -1,7 +1,7 @@
 // GroupedLinear: y[r, n] = sum_k W[e(r), n, k] * x[source(r), k] + bias[e(r), n] for rows r sorted by expert. A dense layer is E = 1.
 //
 // Deterministic: the result depends neither on the thread count nor on the schedule. Work is cut over experts, rows and panels of 32
-// outputs, never over k. No allocation, no lock; one atomic counter hands out work items.
+// outputs, never over k. No allocation, no lock; atomic counters hand out work items.
 #pragma once
 
 #include <cstddef>
@@ -40,6 +40,7 @@ class GroupedLinear {
 
  private:
   struct Segment;
+  struct Lane;
   const CpuWeight* weight_ = nullptr;
   const CpuKernel* kernel_ = nullptr;
   PanelFunction panel_ = nullptr;

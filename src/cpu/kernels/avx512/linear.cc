@@ -101,6 +101,7 @@ BILLFISH_INLINE __m512 Expand(const uint8_t* p, const State& state) {
 }
 
 constexpr int kMaxTile = 8;
+constexpr int kPrefetchBytes = 6144;  // beyond the 4 KiB where the hardware prefetcher stops
 
 struct TileArgs {
   const PanelJob* job;
@@ -124,6 +125,7 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + layout.scale_part(chunks);
     const uint8_t* code = zero + layout.zero_part(chunks);
     const uint8_t* x = a.x + size_t(slab) * a.job->slab_stride;
+    for (const uint8_t* p = w; T <= 4 && p < code; p += kLine) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
     // Without scales nothing happens between chunks: the whole slab is one.
     const bool joined = !kScaled && kCodes != Codes::kInt4Zero;
     const int rounds = joined ? 1 : chunks, units = joined ? chunks * units_per_chunk : units_per_chunk;
@@ -135,11 +137,9 @@ void Tile(const TileArgs& a) {
       });
       constexpr int kUnits = kUnitK >= 4 ? 1 : 4 / kUnitK;  // per iteration: at least 4 k, so that every way is used
       for (int unit = 0; unit < units; unit += kUnits) {
-        if constexpr (T <= 4) {
-          Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
-            _mm_prefetch(reinterpret_cast<const char*>(code + 3072 + i * int(kLine)), _MM_HINT_T0);
-          });
-        }
+        Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
+          _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * int(kLine)), _MM_HINT_T0);
+        });
         Unrolled<kUnits * kUnitK>([&]<int k>() __attribute__((always_inline)) {
           const uint8_t* at = code + k / kUnitK * 2 * int64_t{kLine};
           const __m512 w0 = Expand<kCodes, k % kUnitK>(at, state0), w1 = Expand<kCodes, k % kUnitK>(at + kLine, state1);

@@ -126,10 +126,12 @@ BILLFISH_INLINE __m512 ScaleVector(Scales kind, const uint8_t* p) {
 }
 
 // Each code policy: kPairs operands per 64-byte unit, state shared by a whole tile (tables), state of one chunk and half panel.
+// kManyRegisters: these need so many that the tile must be careful with its own.
 // kGroupScale: the scale is not inside the operands; the tile multiplies the sums of each chunk by ScaleVector().
 
 struct E2M1Plain {
   static constexpr int kPairs = 4;
+  static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kE2M1); };
   struct Chunk {};
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t*) { return {}; }
@@ -141,6 +143,7 @@ struct E2M1Plain {
 
 struct E2M1Exponent {
   static constexpr int kPairs = 4;
+  static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kE2M1); };
   struct Chunk { __m512i drop; };
   static BILLFISH_INLINE Chunk Begin(const uint8_t* scales, const uint8_t*) {
@@ -155,6 +158,7 @@ struct E2M1Exponent {
 
 struct E2M1TimesE5M3 {
   static constexpr int kPairs = 4;
+  static constexpr bool kManyRegisters = true;
   struct Shared { __m512i table = Load(&kE2M1Times512), half_step = Load(&kHalfStep); };
   struct Chunk { __m512i drop, half_step_drop; };
   static BILLFISH_INLINE Chunk Begin(const uint8_t* scales, const uint8_t*) {
@@ -173,6 +177,7 @@ struct E2M1TimesE5M3 {
 
 struct Int4Symmetric {
   static constexpr int kPairs = 4;
+  static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kIntegerSymmetric); };
   struct Chunk {};
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t*) { return {}; }
@@ -184,6 +189,7 @@ struct Int4Symmetric {
 
 struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and zero = 0..16
   static constexpr int kPairs = 4;
+  static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kIntegerShifted), mask = _mm512_set1_epi16(15); };
   struct Chunk { __m512i offset; };
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t* zeros) {
@@ -199,6 +205,7 @@ struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and 
 
 struct E4M3Codes {
   static constexpr int kPairs = 2;
+  static constexpr bool kManyRegisters = true;
   struct Shared {
     __m512i high0 = Load(kE4M3Bytes.high), high1 = Load(kE4M3Bytes.high + 64);
     __m512i low0 = Load(kE4M3Bytes.low), low1 = Load(kE4M3Bytes.low + 64), sign = _mm512_set1_epi8(char(0x80));
@@ -215,6 +222,7 @@ struct E4M3Codes {
 
 struct Bf16Codes {
   static constexpr int kPairs = 1;
+  static constexpr bool kManyRegisters = false;
   struct Shared {};
   struct Chunk {};
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t*) { return {}; }

@@ -8,7 +8,8 @@
 //
 // The dots own two of the four vector pipes; shifts, lookups and subtractions go to the other two, so expansion hides behind the dots
 // from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start per cycle, so 12 sums must
-// be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2.
+// be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the
+// registers allow it.
 #pragma once
 
 #include <array>
@@ -20,6 +21,9 @@
 
 namespace billfish::cpu {
 namespace {
+
+/// The hardware prefetcher stops at 4 KiB boundaries and starts anew in every panel; this bridges both. 4, 6 and 8 KiB measure alike.
+inline constexpr int kPrefetchBytes = 6144;
 
 struct TileArgs {
   const uint8_t* w;      ///< first slab
@@ -38,7 +42,7 @@ BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpb
 
 template <class Codes, bool kGroupScale, int T>
 void Tile(const TileArgs& a) {
-  constexpr int kWays = T <= 2 ? 4 : T <= 6 ? 2 : 1;
+  constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= 5 || (T == 6 && !kGroupScale && !Codes::kManyRegisters) ? 2 : 1;
   constexpr bool kSumsInMemory = kGroupScale && T > 4;  // group sums and row sums together would not fit
   constexpr int kUnits = 4 / Codes::kPairs;
   constexpr size_t kStepBytes = size_t{kUnits} * 2 * kLine;
@@ -81,15 +85,16 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
+    for (const uint8_t* p = w; T <= 4 && p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
+      _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    }
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const typename Codes::Chunk state[2] = {Codes::Begin(scale, zero), Codes::Begin(scale + scale_bytes, zero + 16)};
       if constexpr (kGroupScale) clear_ways();
       for (int step = 0; step < a.steps; ++step) {
-        if constexpr (T <= 4) {
-          Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
-            _mm_prefetch(reinterpret_cast<const char*>(code + 3072 + i * kLine), _MM_HINT_T0);
-          });
-        }
+        Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
+          _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_T0);
+        });
         Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
           const __m512i raw0 = Load(code + unit * 2 * kLine), raw1 = Load(code + unit * 2 * kLine + kLine);
           Unrolled<Codes::kPairs>([&]<int pair>() __attribute__((always_inline)) {

@@ -49,10 +49,11 @@ void Panel(const PanelJob& job) {
   RunPanel(job, [](int rows) { return kTiles<C, kGroupScale, kMaxTile>[size_t(rows)]; });
 }
 
-/// Few rows leave time between the bytes of the stream but none for folding two scales per 16 k: below 5 rows the chunk sums are scaled.
-void PanelE5M3(const PanelJob& job) {
+/// With few rows an operand is used too seldom to pay for folding its scale: multiplying the chunk sums is cheaper up to kFolded - 1 rows.
+template <class Folding, int kFolded>
+void PanelE2M1(const PanelJob& job) {
   RunPanel(job, [](int rows) {
-    return rows < 5 ? kTiles<E2M1Plain, true, 4>[size_t(rows)] : kTiles<E2M1TimesE5M3, false, kMaxTile>[size_t(rows)];
+    return rows < kFolded ? kTiles<E2M1Plain, true, kFolded - 1>[size_t(rows)] : kTiles<Folding, false, kMaxTile>[size_t(rows)];
   });
 }
 
@@ -64,8 +65,8 @@ PanelFunction LinearPanel(const PanelLayout& layout) {
     case Codes::kInt4: return scaled ? &Panel<Int4Symmetric, true> : &Panel<Int4Symmetric, false>;
     case Codes::kInt4Zero: return scaled ? &Panel<Int4WithZero, true> : &Panel<Int4WithZero, false>;
     case Codes::kE2M1:
-      if (layout.scales == Scales::kExponent) return &Panel<E2M1Exponent, false>;
-      if (layout.scales == Scales::kE5M3) return &PanelE5M3;
+      if (layout.scales == Scales::kExponent) return &PanelE2M1<E2M1Exponent, 4>;
+      if (layout.scales == Scales::kE5M3) return &PanelE2M1<E2M1TimesE5M3, 5>;
       return scaled ? &Panel<E2M1Plain, true> : &Panel<E2M1Plain, false>;
     case Codes::kE4M3: return scaled ? &Panel<E4M3Codes, true> : &Panel<E4M3Codes, false>;
     case Codes::kBF16: return scaled ? nullptr : &Panel<Bf16Codes, false>;

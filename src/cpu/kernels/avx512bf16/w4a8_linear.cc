@@ -4,9 +4,9 @@
 //   q = round(x / a), a = max |x| / 127 over the 32 k
 //
 // vpdpbusd adds four products u8 x s8 to an int32 lane (lane = output row). Codes become unsigned by an offset:
-//   E2M1   u = 2 v + 12 in 0..24, offset 12, and a/2 is staged instead of a       (vpshufb lookup)
-//   int4   u = q, offset 8                                                        (no lookup)
-//   int4z  u = q - zero + 16 in 0..31, offset 16
+//   E2M1   u = 2 v + 12 in 0..24, offset 12, and a/2 is staged instead of a       (vpermb; a table repeated 4 times ignores bits 5:4)
+//   int4   u = q, offset 8                                                        (mask)
+//   int4z  u = q - zero + 16 in 0..31, offset 16                                  (mask, add)
 // and sum (u - offset) q = sum u q - offset * sum q. The last term is known when staging, so the int32 sums simply start at
 // -offset * sum q, a broadcast from memory that replaces clearing the register.
 //
@@ -17,6 +17,8 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
+//   pipeline     per tile stream the packed panel.  E2M1 with more than 16 rows: per slab expand the codes to bytes once (8 KiB, L1),
+//                then all tiles multiply it; the sums [rows, 32] stay in scratch between slabs. For the others expanding does not pay.
 //   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16
 #include <algorithm>
 #include <array>
@@ -33,138 +35,257 @@ namespace {
 
 constexpr size_t kScalesAt = kSlabK, kStartsAt = kSlabK + 8 * 4;
 constexpr int kBlock = 32;
-constexpr int kMaxTile = 8, kMaxTilePairs = 6;
+constexpr int kPrefetchBytes = 6144;  // beyond the 4 KiB where the hardware prefetcher stops
+constexpr int kMaxTile = 6;          // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
+constexpr int kStreamedRows = 16;
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
-alignas(16) constexpr uint8_t kE2M1Doubled[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+struct alignas(64) ByteTable {
+  uint8_t entry[64];
+};
+constexpr ByteTable E2M1Doubled() {
+  constexpr uint8_t kValues[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  ByteTable table{};
+  for (int i = 0; i < 64; ++i) table.entry[i] = kValues[i % 16];
+  return table;
+}
+constexpr ByteTable kE2M1Doubled = E2M1Doubled();
 
 enum class Scaling { kNone, kExponent, kMultiply, kPairs };
 
-struct Int8Args {
-  const PanelJob* job;
-  const uint8_t* x;
-  float* sums;  ///< [T, 32], overwritten
+struct SlabArgs {
+  const PanelLayout* layout;
+  int chunks;
+  const uint8_t* scales;
+  const uint8_t* zeros;
+  const uint8_t* codes;  ///< packed units, or expanded [unit][low, high nibbles][half][64]
+  const uint8_t* x;      ///< first row of the tile in this slab
+  float* sums;           ///< [T, 32], added to
 };
 
-/// 64 codes of one half panel -> unsigned bytes: low nibbles, then high nibbles.
-template <Codes kCodes>
-BILLFISH_INLINE __m512i Bytes(__m512i nibbles, __m512i table, __m512i offset) {
-  if constexpr (kCodes == Codes::kE2M1) return _mm512_shuffle_epi8(table, nibbles);
-  if constexpr (kCodes == Codes::kInt4Zero) return _mm512_add_epi8(nibbles, offset);
-  return nibbles;
+/// What expansion needs: the lookup table, and 16 - zero of both halves.
+struct Decoder {
+  __m512i table = Load(&kE2M1Doubled);
+  __m512i offset[2] = {};
+};
+
+/// The low (kHigh = 0) or high nibbles of one half unit as unsigned bytes.
+template <Codes kCodes, int kHigh>
+BILLFISH_INLINE __m512i Bytes(__m512i raw, const Decoder& decoder, int half) {
+  const __m512i shifted = kHigh ? _mm512_srli_epi16(raw, 4) : raw;
+  if constexpr (kCodes == Codes::kE2M1) return _mm512_permutexvar_epi8(shifted, decoder.table);
+  const __m512i q = _mm512_and_si512(shifted, _mm512_set1_epi8(15));
+  return kCodes == Codes::kInt4Zero ? _mm512_add_epi8(q, decoder.offset[half]) : q;
 }
 
-template <Codes kCodes, Scaling kScaling, int T>
-void Tile(const Int8Args& a) {
-  const PanelLayout& layout = *a.job->layout;
-  const __m512i table = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(kE2M1Doubled)));
-  const __m512i low_nibbles = _mm512_set1_epi8(15);
-  constexpr int kChunksPerBlock = kScaling == Scaling::kPairs ? 2 : 1;
-  constexpr int kUnits = 4 / kChunksPerBlock;
-  const int blocks_per_chunk = kScaling == Scaling::kPairs ? 1 : layout.chunk_k / kBlock;
-  const size_t scale_bytes = size_t(ScaleBytesOf(layout.scales)) * 16;
-  const int slabs = layout.slabs();
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(a.job->panel);
-  for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(a.sums + 16 * i, _mm512_setzero_ps());
-  for (int slab = 0; slab < slabs; ++slab) {
-    const int chunks = layout.chunks_in_slab(slab);
-    const uint8_t* scale = w;
-    const uint8_t* zero = scale + layout.scale_part(chunks);
-    const uint8_t* code = zero + layout.zero_part(chunks);
-    const uint8_t* const x_slab = a.x + size_t(slab) * a.job->slab_stride;
-    const uint8_t* x = x_slab;
-    const uint8_t* x_scale = x_slab + kScalesAt;
-    const uint8_t* x_start = x_slab + kStartsAt;
-    const int blocks = (chunks * layout.chunk_k + kBlock - 1) / kBlock;
-    for (int block = 0, in_chunk = 0; block < blocks; ++block) {
-      __m512i offset[2] = {};
-      if constexpr (kCodes == Codes::kInt4Zero && kScaling != Scaling::kPairs) {
-        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
-          const __m512i z = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zero + 16 * h)));
-          offset[h] = _mm512_sub_epi8(_mm512_set1_epi8(16), _mm512_mullo_epi32(z, _mm512_set1_epi32(0x01010101)));
-        });
-      }
-      __m512 f[2][T];
-      const int live_chunks = kScaling == Scaling::kPairs ? std::min(2, chunks - 2 * block) : 1;
-      Unrolled<kChunksPerBlock>([&]<int chunk>() __attribute__((always_inline)) {
-        if (chunk > 0 && live_chunks < 2) return;  // an odd number of chunks of 16 ends inside a block
-        __m512i g[2][T];
-        Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-          g[0][t] = g[1][t] = _mm512_set1_epi32(*reinterpret_cast<const int*>(x_start + t * int64_t{kStagedInt8Bytes} + 4 * chunk));
-        });
-        Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
-          constexpr int kUnit = chunk * kUnits + unit;
-          if constexpr (T <= 4) {
-            _mm_prefetch(reinterpret_cast<const char*>(code + 3072 + kUnit * 2 * int(kLine)), _MM_HINT_T0);
-            _mm_prefetch(reinterpret_cast<const char*>(code + 3072 + kUnit * 2 * int(kLine) + int(kLine)), _MM_HINT_T0);
-          }
-          const __m512i raw0 = Load(code + kUnit * 2 * kLine), raw1 = Load(code + kUnit * 2 * kLine + kLine);
-          Unrolled<2>([&]<int high>() __attribute__((always_inline)) {
-            const __m512i n0 = _mm512_and_si512(high ? _mm512_srli_epi16(raw0, 4) : raw0, low_nibbles);
-            const __m512i n1 = _mm512_and_si512(high ? _mm512_srli_epi16(raw1, 4) : raw1, low_nibbles);
-            const __m512i w0 = Bytes<kCodes>(n0, table, offset[0]), w1 = Bytes<kCodes>(n1, table, offset[1]);
-            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-              const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * int64_t{kStagedInt8Bytes} + kUnit * 8 + high * 4));
-              g[0][t] = _mm512_dpbusd_epi32(g[0][t], w0, xb);
-              g[1][t] = _mm512_dpbusd_epi32(g[1][t], w1, xb);
-            });
-          });
-        });
-        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
-          if constexpr (kScaling == Scaling::kExponent) {
-            const __m512i d = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scale + 16 * h))), 23);
-            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-              f[h][t] = _mm512_castsi512_ps(_mm512_subs_epu16(_mm512_castps_si512(_mm512_cvtepi32_ps(g[h][t])), d));
-            });
-          } else if constexpr (kScaling == Scaling::kNone) {
-            Unrolled<T>([&]<int t>() __attribute__((always_inline)) { f[h][t] = _mm512_cvtepi32_ps(g[h][t]); });
-          } else {
-            const __m512 s = ScaleVector(layout.scales, scale + (2 * chunk + h) * scale_bytes);
-            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-              const __m512 v = _mm512_cvtepi32_ps(g[h][t]);
-              f[h][t] = chunk == 0 ? _mm512_mul_ps(v, s) : _mm512_fmadd_ps(v, s, f[h][t]);
-            });
-          }
-        });
-      });
-      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-        const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
-        _mm512_store_ps(a.sums + 32 * t, _mm512_fmadd_ps(f[0][t], as, _mm512_load_ps(a.sums + 32 * t)));
-        _mm512_store_ps(a.sums + 32 * t + 16, _mm512_fmadd_ps(f[1][t], as, _mm512_load_ps(a.sums + 32 * t + 16)));
-      });
-      code += size_t(live_chunks) * kUnits * 2 * kLine;
-      x += kBlock;
-      x_scale += 4;
-      x_start += 4 * kChunksPerBlock;
-      if (++in_chunk == blocks_per_chunk) {
-        in_chunk = 0;
-        scale += size_t{2} * kChunksPerBlock * scale_bytes;
-        zero += kPanelRows;
-      }
-    }
-    w = code;
+template <Codes kCodes>
+BILLFISH_INLINE void ReadZeros(Decoder& decoder, const uint8_t* zeros) {
+  if constexpr (kCodes == Codes::kInt4Zero) {
+    Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+      const __m512i z = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros + 16 * h)));
+      decoder.offset[h] = _mm512_sub_epi8(_mm512_set1_epi8(16), _mm512_mullo_epi32(z, _mm512_set1_epi32(0x01010101)));
+    });
   }
 }
 
-using TileFunction = void (*)(const Int8Args&);
+/// The weight scale of 16 rows for one block, applied to int32 sums.
+template <Scaling kScaling>
+struct BlockScale {
+  __m512i value;
+  BILLFISH_INLINE BlockScale(Scales scales, const uint8_t* p) {
+    if constexpr (kScaling == Scaling::kExponent) {
+      value = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 23);
+    } else if constexpr (kScaling == Scaling::kMultiply) {
+      value = _mm512_castps_si512(ScaleVector(scales, p));
+    }
+  }
+  BILLFISH_INLINE __m512 Apply(__m512i sum) const {
+    const __m512 f = _mm512_cvtepi32_ps(sum);
+    if constexpr (kScaling == Scaling::kExponent) return _mm512_castsi512_ps(_mm512_subs_epu16(_mm512_castps_si512(f), value));
+    if constexpr (kScaling == Scaling::kMultiply) return _mm512_mul_ps(f, _mm512_castsi512_ps(value));
+    return f;
+  }
+};
+
+/// One slab of a tile.
+template <Codes kCodes, Scaling kScaling, bool kExpanded, int T>
+BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
+  constexpr int kChunksPerBlock = kScaling == Scaling::kPairs ? 2 : 1;
+  constexpr int kUnits = 4 / kChunksPerBlock;
+  constexpr size_t kUnitBytes = (kExpanded ? 4 : 2) * kLine;
+  Decoder decoder;
+  const Scales kind = a.layout->scales;
+  const int blocks_per_chunk = kScaling == Scaling::kPairs ? 1 : a.layout->chunk_k / kBlock;
+  const size_t scale_bytes = size_t(ScaleBytesOf(kind)) * 16;
+  const uint8_t *scale = a.scales, *zero = a.zeros, *code = a.codes, *x = a.x;
+  const uint8_t *x_scale = a.x + kScalesAt, *x_start = a.x + kStartsAt;
+  const int blocks = (a.chunks * a.layout->chunk_k + kBlock - 1) / kBlock;
+  __m512 sum[2][T];
+  Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+    Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_load_ps(a.sums + 32 * t + 16 * h); });
+  });
+  for (int block = 0, in_chunk = 0; block < blocks; ++block) {
+    if constexpr (!kExpanded && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
+    __m512 f[2][T];
+    const int live_chunks = kScaling == Scaling::kPairs ? std::min(2, a.chunks - 2 * block) : 1;
+    Unrolled<kChunksPerBlock>([&]<int chunk>() __attribute__((always_inline)) {
+      if (chunk > 0 && live_chunks < 2) return;  // an odd number of chunks of 16 ends inside a block
+      __m512i g[2][T];
+      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+        g[0][t] = g[1][t] = _mm512_set1_epi32(*reinterpret_cast<const int*>(x_start + t * int64_t{kStagedInt8Bytes} + 4 * chunk));
+      });
+      Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
+        constexpr int kUnit = chunk * kUnits + unit;
+        const uint8_t* at = code + kUnit * kUnitBytes;
+        __m512i raw[2] = {};
+        if constexpr (!kExpanded) {
+          _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes + kLine), _MM_HINT_T0);
+          raw[0] = Load(at), raw[1] = Load(at + kLine);
+        }
+        Unrolled<2>([&]<int high>() __attribute__((always_inline)) {
+          const __m512i w0 = kExpanded ? Load(at + 2 * high * kLine) : Bytes<kCodes, high>(raw[0], decoder, 0);
+          const __m512i w1 = kExpanded ? Load(at + (2 * high + 1) * kLine) : Bytes<kCodes, high>(raw[1], decoder, 1);
+          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+            const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * int64_t{kStagedInt8Bytes} + kUnit * 8 + high * 4));
+            g[0][t] = _mm512_dpbusd_epi32(g[0][t], w0, xb);
+            g[1][t] = _mm512_dpbusd_epi32(g[1][t], w1, xb);
+          });
+        });
+      });
+      if constexpr (kScaling == Scaling::kPairs) {
+        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+          const __m512 s = ScaleVector(kind, scale + (2 * chunk + h) * scale_bytes);
+          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+            const __m512 v = _mm512_cvtepi32_ps(g[h][t]);
+            f[h][t] = chunk == 0 ? _mm512_mul_ps(v, s) : _mm512_fmadd_ps(v, s, f[h][t]);
+          });
+        });
+      } else {
+        const BlockScale<kScaling> scales[2] = {{kind, scale}, {kind, scale + scale_bytes}};
+        Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+          const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
+          Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(scales[h].Apply(g[h][t]), as, sum[h][t]); });
+        });
+      }
+    });
+    if constexpr (kScaling == Scaling::kPairs) {
+      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+        const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
+        Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(f[h][t], as, sum[h][t]); });
+      });
+    }
+    code += size_t(live_chunks) * kUnits * kUnitBytes;
+    x += kBlock;
+    x_scale += 4;
+    x_start += 4 * kChunksPerBlock;
+    if (++in_chunk == blocks_per_chunk) {
+      in_chunk = 0;
+      scale += size_t{2} * kChunksPerBlock * scale_bytes;
+      zero += kPanelRows;
+    }
+  }
+  Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+    Unrolled<2>([&]<int h>() __attribute__((always_inline)) { _mm512_store_ps(a.sums + 32 * t + 16 * h, sum[h][t]); });
+  });
+  return code;
+}
+
+/// The slab at `w` with the parts of SlabArgs that do not depend on the tile.
+SlabArgs SlabAt(const PanelLayout& layout, int slab, const uint8_t* w) {
+  SlabArgs args{};
+  args.layout = &layout;
+  args.chunks = layout.chunks_in_slab(slab);
+  args.scales = w;
+  args.zeros = w + layout.scale_part(args.chunks);
+  args.codes = args.zeros + layout.zero_part(args.chunks);
+  return args;
+}
+
+/// All slabs from the packed form; sums overwritten.
+template <Codes kCodes, Scaling kScaling, int T>
+void StreamTile(const PanelJob& job, const uint8_t* x, float* sums) {
+  const PanelLayout& layout = *job.layout;
+  const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
+  for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(sums + 16 * i, _mm512_setzero_ps());
+  for (int slab = 0; slab < layout.slabs(); ++slab) {
+    SlabArgs args = SlabAt(layout, slab, w);
+    for (const uint8_t* p = w; T <= 4 && p < args.codes; p += kLine) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    args.x = x + size_t(slab) * job.slab_stride;
+    args.sums = sums;
+    w = SlabTile<kCodes, kScaling, false, T>(args);
+  }
+}
+
+template <Codes kCodes, Scaling kScaling, int T>
+void ExpandedTile(const SlabArgs& args) {
+  SlabTile<kCodes, kScaling, true, T>(args);
+}
+
+/// Packed codes of a slab -> bytes; returns the next slab.
+template <Codes kCodes>
+const uint8_t* ExpandSlab(const SlabArgs& args, uint8_t* to) {
+  Decoder decoder;
+  const uint8_t* code = args.codes;
+  for (int chunk = 0; chunk < args.chunks; ++chunk) {
+    ReadZeros<kCodes>(decoder, args.zeros + chunk * kPanelRows);
+    for (int unit = 0; unit < args.layout->chunk_k / 8; ++unit, code += 2 * kLine, to += 4 * kLine) {
+      Unrolled<2>([&]<int half>() __attribute__((always_inline)) {
+        _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + half * kLine), _MM_HINT_T0);
+        const __m512i raw = Load(code + half * kLine);
+        _mm512_store_si512(to + half * kLine, Bytes<kCodes, 0>(raw, decoder, half));
+        _mm512_store_si512(to + (2 + half) * kLine, Bytes<kCodes, 1>(raw, decoder, half));
+      });
+    }
+  }
+  return code;
+}
+
+using StreamFunction = void (*)(const PanelJob&, const uint8_t*, float*);
+using ExpandedFunction = void (*)(const SlabArgs&);
 
 template <Codes kCodes, Scaling kScaling, int... t>
-constexpr std::array<TileFunction, sizeof...(t) + 1> TilesOf(std::integer_sequence<int, t...>) {
-  return {nullptr, &Tile<kCodes, kScaling, t + 1>...};
+constexpr std::array<StreamFunction, sizeof...(t) + 1> StreamTiles(std::integer_sequence<int, t...>) {
+  return {nullptr, &StreamTile<kCodes, kScaling, t + 1>...};
+}
+template <Codes kCodes, Scaling kScaling, int... t>
+constexpr std::array<ExpandedFunction, sizeof...(t) + 1> ExpandedTiles(std::integer_sequence<int, t...>) {
+  return {nullptr, &ExpandedTile<kCodes, kScaling, t + 1>...};
 }
 
 template <Codes kCodes, Scaling kScaling>
 void Panel(const PanelJob& job) {
-  constexpr int kMost = kScaling == Scaling::kPairs ? kMaxTilePairs : kMaxTile;
-  static constexpr auto kTiles = TilesOf<kCodes, kScaling>(std::make_integer_sequence<int, kMost>{});
-  alignas(64) float sums[kMost * kPanelRows];
-  const int tiles = (job.rows + kMost - 1) / kMost;
-  for (int i = 0; i < tiles; ++i) {
-    const int begin = job.rows * i / tiles, end = job.rows * (i + 1) / tiles;
-    kTiles[size_t(end - begin)]({&job, reinterpret_cast<const uint8_t*>(job.x) + size_t(begin) * kStagedInt8Bytes, sums});
-    StoreRows(job, begin, end - begin, sums);
+  static constexpr auto kStream = StreamTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
+  const PanelLayout& layout = *job.layout;
+  float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
+  const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x);
+  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
+  const auto begin_of = [&](int i) { return job.rows * i / tiles; };
+  constexpr bool kWorthExpanding = kCodes == Codes::kE2M1 && kScaling != Scaling::kPairs;
+  if (!kWorthExpanding || job.rows <= kStreamedRows) {
+    for (int i = 0; i < tiles; ++i) {
+      const int begin = begin_of(i), rows = begin_of(i + 1) - begin;
+      kStream[size_t(rows)](job, x + size_t(begin) * kStagedInt8Bytes, sums + begin * kPanelRows);
+    }
+  } else {
+    static constexpr auto kExpanded = ExpandedTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
+    std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
+    const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
+    for (int slab = 0; slab < layout.slabs(); ++slab) {
+      SlabArgs args = SlabAt(layout, slab, w);
+      uint8_t* const expanded = reinterpret_cast<uint8_t*>(job.scratch);
+      w = ExpandSlab<kCodes>(args, expanded);
+      args.codes = expanded;
+      for (int i = 0; i < tiles; ++i) {
+        const int begin = begin_of(i), rows = begin_of(i + 1) - begin;
+        args.x = x + size_t(slab) * job.slab_stride + size_t(begin) * kStagedInt8Bytes;
+        args.sums = sums + begin * kPanelRows;
+        kExpanded[size_t(rows)](args);
+      }
+    }
   }
+  StoreRows(job, 0, job.rows, sums);
 }
 
 /// values [32] -> q (reordered), a, and the sums of q over the first and the second 16.
@@ -182,18 +303,25 @@ void QuantizeBlock(const float* values, float scale_factor, int8_t* q, float* sc
   *scale = a * scale_factor;
 }
 
+/// One bf16 or fp32 element, or sixteen, as fp32.
+float Widen(float v) { return v; }
+float Widen(uint16_t v) { return F32FromBF16(v); }
+__m512 Widen16(const float* p) { return _mm512_loadu_ps(p); }
+__m512 Widen16(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+
 template <class From>
 void FillSlab(const StageJob& job, const From* x, int64_t position, int64_t count, float* values) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = job.columns != nullptr ? job.columns[position + i] : position + i < job.layout->K ? position + i : -1;
-    if (k < 0) {
-      values[i] = 0.0f;
-    } else if constexpr (sizeof(From) == 2) {
-      values[i] = F32FromBF16(x[k]);
-    } else {
-      values[i] = x[k];
-    }
+  if (job.columns != nullptr) {
+    for (int64_t i = 0; i < count; ++i) values[i] = job.columns[position + i] < 0 ? 0.0f : Widen(x[job.columns[position + i]]);
+    return;
   }
+  const int64_t live = std::min(count, std::max<int64_t>(job.layout->K - position, 0));
+  int64_t i = 0;
+  for (; i + 16 <= live; i += 16) _mm512_store_ps(values + i, Widen16(x + position + i));
+  for (; i < live; ++i) values[i] = Widen(x[position + i]);
+  for (; i < count; ++i) values[i] = 0.0f;
 }
 
 }  // namespace
