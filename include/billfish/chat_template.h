@@ -28,9 +28,9 @@ struct ChatMessage {
 };
 
 struct ChatOptions {
-  bool add_generation_prompt = true;   ///< end with the header of the assistant's turn
-  std::string tools_json = {};         ///< a JSON array of tool definitions; empty is none
-  std::string documents_json = {};     ///< a JSON array of documents; empty is none
+  bool add_generation_prompt = true;  ///< end with the header of the assistant's turn
+  std::string tools_json = {};        ///< a JSON array of tool definitions; empty is none
+  std::string documents_json = {};    ///< a JSON array of documents; empty is none
   /// More variables as the text of a JSON object, for example {"enable_thinking": false}; they win over all others.
   std::string variables_json = {};
   std::optional<std::time_t> now = {};  ///< what strftime_now formats, in local time; empty is the present
