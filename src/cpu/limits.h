@@ -7,7 +7,8 @@ namespace billfish::cpu {
 double MeasureReadBandwidth(int threads);
 
 /// Operations (2 per multiply-add) per second of independent multiply-adds in registers, in the widest form this process may use:
-/// vdpbf16ps, vpdpbusd, fp32 FMA. Where the dot instructions do not exist these return the fp32 peak.
+/// vdpbf16ps, vpdpbusd, fp32 FMA. The median of runs long enough to leave short clock
+/// boosts behind. Where the dot instructions do not exist these return the fp32 peak.
 double MeasureBf16DotPeak(int threads);
 double MeasureInt8DotPeak(int threads);
 double MeasureFp32FmaPeak(int threads);

@@ -118,7 +118,8 @@ void Tile(const TileArgs& a) {
   const size_t scale_bytes = size_t(ScaleBytesOf(layout.scales)) * 16;
   const int slabs = layout.slabs();
   const uint8_t* w = reinterpret_cast<const uint8_t*>(a.job->panel);
-  for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(a.sums + 16 * i, _mm512_setzero_ps());
+  float* sums = a.sums;
+  for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(sums + 16 * i, _mm512_setzero_ps());
   for (int slab = 0; slab < slabs; ++slab) {
     const int chunks = layout.chunks_in_slab(slab);
     const uint8_t* scale = w;
@@ -159,10 +160,11 @@ void Tile(const TileArgs& a) {
           __m512 g = sum[0][h][t];
           if constexpr (kWays == 2) g = _mm512_add_ps(g, sum[1][h][t]);
           if constexpr (kWays == 4) g = _mm512_add_ps(_mm512_add_ps(g, sum[1][h][t]), _mm512_add_ps(sum[2][h][t], sum[3][h][t]));
-          float* at = a.sums + 32 * t + 16 * h;
+          float* at = sums + 32 * t + 16 * h;
           _mm512_store_ps(at, _mm512_fmadd_ps(g, h == 0 ? s0 : s1, _mm512_load_ps(at)));
         });
       });
+      __asm__("" : "+r"(sums));  // an unknown address: else the compiler keeps row sums in registers and spills
       scale += 2 * scale_bytes;
       zero += kPanelRows;
     }

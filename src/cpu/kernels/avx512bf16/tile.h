@@ -85,12 +85,17 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
-    for (const uint8_t* p = w; T <= 4 && p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
+    for (const uint8_t* p = w; p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
       _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
     }
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const typename Codes::Chunk state[2] = {Codes::Begin(scale, zero), Codes::Begin(scale + scale_bytes, zero + 16)};
-      if constexpr (kGroupScale) clear_ways();
+      __m512 s0, s1;
+      if constexpr (kGroupScale) {
+        s0 = ScaleVector(a.scales, scale);
+        s1 = ScaleVector(a.scales, scale + scale_bytes);
+        clear_ways();
+      }
       for (int step = 0; step < a.steps; ++step) {
         Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
           _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_T0);
@@ -112,7 +117,6 @@ void Tile(const TileArgs& a) {
         x += 16;
       }
       if constexpr (kGroupScale) {
-        const __m512 s0 = ScaleVector(a.scales, scale), s1 = ScaleVector(a.scales, scale + scale_bytes);
         Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
           const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
           if constexpr (kSumsInMemory) {
@@ -124,6 +128,7 @@ void Tile(const TileArgs& a) {
           }
         });
       }
+      if constexpr (kSumsInMemory) __asm__("" : "+r"(c));  // an unknown address: else the compiler keeps row sums in registers and spills
       scale += 2 * scale_bytes;
       zero += kPanelRows;
     }
