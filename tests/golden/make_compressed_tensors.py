@@ -8,7 +8,9 @@ first, so that no 16-bit product hides a difference. Run: python make_compressed
 import compressed_tensors
 import torch
 from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.compressors.nvfp4.base import unpack_fp4_from_uint8
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.lifecycle.forward import dequantize
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 
 from golden_io import save_case, weights
@@ -50,6 +52,10 @@ def compress(w, fmt, args, input_args=None):
         state["input_global_scale"] = torch.tensor([2688.0 / 11.0])
     stored = compressor.compress(state, scheme)
     widened = {k: v.to(torch.float32) if k == "weight_scale" and v.dtype in (torch.bfloat16, torch.float16) else v for k, v in stored.items()}
+    if fmt == "nvfp4-pack-quantized":  # decompress would answer in bf16
+        n, half = stored["weight_packed"].shape
+        codes = unpack_fp4_from_uint8(stored["weight_packed"], n, half * 2, dtype=torch.float32)
+        return stored, dequantize(codes, stored["weight_scale"].float(), args=args, dtype=torch.float32, global_scale=stored["weight_global_scale"])
     return stored, compressor.decompress(widened, scheme)["weight"]
 
 
