@@ -63,7 +63,8 @@ TEST_P(GoldenCheckpoint, DecodesToWhatItsOwnSoftwareDecodes) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenCheckpoint, testing::ValuesIn(Cases()), [](const auto& case_info) {
   std::string name = case_info.param;
-  std::replace_if(name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
 });
 
@@ -86,7 +87,8 @@ TEST(GptOssFixture, DecodesToWhatTransformersDecodes) {
     for (int64_t e = 0; e < E; ++e) {
       for (int64_t n = 0; n < N; ++n) {
         for (int64_t k = 0; k < K; ++k) {
-          ASSERT_EQ(found[static_cast<size_t>((e * N + n) * K + k)], expected[static_cast<size_t>((e * K + k) * N + n)]) << e << " " << n << " " << k;
+          ASSERT_EQ(found[static_cast<size_t>((e * N + n) * K + k)], expected[static_cast<size_t>((e * K + k) * N + n)])
+              << e << " " << n << " " << k;
         }
       }
     }
