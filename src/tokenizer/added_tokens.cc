@@ -50,6 +50,7 @@ Result<AddedTokens> AddedTokens::FromJson(const nlohmann::json& value, const Voc
     if (special) tokens.special_ids_.push_back(entry.id);
     if (normalized) {
       BILLFISH_RETURN_IF_ERROR(normalizer.Apply(entry.pattern).WithContext(object.where()));
+      if (entry.pattern != content) tokens.normalized_text_.emplace(entry.id, entry.pattern);
       if (!entry.pattern.empty()) tokens.normalized_.entries.push_back(std::move(entry));
     } else {
       tokens.raw_.entries.push_back(std::move(entry));
@@ -60,6 +61,11 @@ Result<AddedTokens> AddedTokens::FromJson(const nlohmann::json& value, const Voc
   tokens.raw_.Finish();
   tokens.normalized_.Finish();
   return tokens;
+}
+
+const std::string* AddedTokens::TextOf(int32_t id) const {
+  const auto it = normalized_text_.find(id);
+  return it != normalized_text_.end() ? &it->second : vocabulary_.Find(id);
 }
 
 bool AddedTokens::IsSpecial(int32_t id) const { return std::binary_search(special_ids_.begin(), special_ids_.end(), id); }

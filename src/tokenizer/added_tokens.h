@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "billfish/status.h"
@@ -34,6 +35,9 @@ class AddedTokens {
   std::vector<TextPart> SplitNormalized(std::string_view text) const { return Split(normalized_, text); }
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
+  /// What the token decodes to, nullptr if there is no such id: its content, or what the normalizer made of it if it is looked for in
+  /// normalised text (so does the reference implementation).
+  const std::string* TextOf(int32_t id) const;
   std::span<const int32_t> special_ids() const { return special_ids_; }
   bool IsSpecial(int32_t id) const;
 
@@ -56,6 +60,7 @@ class AddedTokens {
 
   Patterns raw_, normalized_;
   Vocabulary vocabulary_;
+  std::unordered_map<int32_t, std::string> normalized_text_;
   std::vector<int32_t> special_ids_;
 };
 

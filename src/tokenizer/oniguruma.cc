@@ -15,8 +15,12 @@ namespace billfish::tokenizer {
 namespace {
 
 constexpr std::string_view kSpaceItems = R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-constexpr std::string_view kWordItems =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200C}\x{200D}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+// Letters, marks, decimal digits and connector punctuation, and what is Alphabetic without being a letter.
+#define BILLFISH_WORD_ITEMS R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})"
+constexpr std::string_view kWordItemsInClass = BILLFISH_WORD_ITEMS;
+// Outside of brackets \w also has the Latin-1 superscripts and fractions.
+constexpr std::string_view kWordItems = BILLFISH_WORD_ITEMS R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+#undef BILLFISH_WORD_ITEMS
 constexpr std::string_view kHexItems = "0-9a-fA-F";
 constexpr int kMaxClassDepth = 50;
 
@@ -28,15 +32,17 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"space", kSpaceItems},
     {"whitespace", kSpaceItems},
     {"word", kWordItems},
+    {"classword", kWordItemsInClass},
     {"xdigit", kHexItems},
     {"alpha", R"(\p{Alphabetic})"},
     {"alnum", R"(\p{Alphabetic}\p{Nd})"},
     {"digit", R"(\p{Nd})"},
     {"upper", R"(\p{Uppercase})"},
     {"lower", R"(\p{Lowercase})"},
-    {"punct", R"(\p{P}$+<=>\^`|~)"},
+    {"punct", R"(\p{P})"},
     {"cntrl", R"(\p{Cc})"},
     {"blank", R"(\p{Zs}\t)"},
+    {"posixpunct", R"(\p{P}\p{S})"},
     {"ascii", R"(\x00-\x7F)"},
     {"letter", R"(\p{L})"},
     {"casedletter", R"(\p{L&})"},
@@ -73,7 +79,9 @@ struct Set {
   std::string InBrackets() const { return fmt::format("[{}{}]", negated ? "^" : "", items); }
 };
 
-Set NamedSet(std::string_view name, bool negated) {
+enum class Place : uint8_t { kOutside, kInClass, kPosixBracket };
+
+Set NamedSet(std::string_view name, bool negated, Place place) {
   if (!name.empty() && name.front() == '^') {
     name.remove_prefix(1);
     negated = !negated;
@@ -82,6 +90,8 @@ Set NamedSet(std::string_view name, bool negated) {
   for (const char c : name) {
     if (c != '_' && c != '-' && c != ' ') folded += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
+  if (folded == "word" && place != Place::kOutside) folded = "classword";
+  if (folded == "punct" && place == Place::kPosixBracket) folded = "posixpunct";
   const auto alias = std::find_if(kAliases.begin(), kAliases.end(), [&](const Alias& a) { return a.name == folded; });
   if (alias != kAliases.end()) return {std::string(alias->items), negated};
   return {fmt::format(R"(\{}{{{}}})", negated ? 'P' : 'p', name), false};
@@ -243,14 +253,14 @@ class Translator {
   }
 
   /// \s \S \w \W \h \H \p{..} \P{..} at at_: consumes it. Nothing is consumed otherwise.
-  Result<std::optional<Set>> SetEscape() {
+  Result<std::optional<Set>> SetEscape(Place place) {
     const char c = Peek(1);
     const auto shorthand = [&](std::string_view items, bool negated) {
       at_ += 2;
       return std::optional<Set>(Set{std::string(items), negated});
     };
     if (c == 's' || c == 'S') return shorthand(kSpaceItems, c == 'S');
-    if (c == 'w' || c == 'W') return shorthand(kWordItems, c == 'W');
+    if (c == 'w' || c == 'W') return shorthand(place == Place::kOutside ? kWordItems : kWordItemsInClass, c == 'W');
     if (c == 'h' || c == 'H') return shorthand(kHexItems, c == 'H');
     if (c == 'd' || c == 'D') return shorthand(R"(\p{Nd})", c == 'D');
     if ((c == 'p' || c == 'P') && Peek(2) == '{') {
@@ -258,7 +268,7 @@ class Translator {
       if (close == std::string_view::npos) return Corrupt("has an unclosed property name");
       const std::string_view name = in_.substr(at_ + 3, close - at_ - 3);
       at_ = close + 1;
-      return std::optional<Set>(NamedSet(name, c == 'P'));
+      return std::optional<Set>(NamedSet(name, c == 'P', place));
     }
     return std::optional<Set>();
   }
@@ -297,7 +307,7 @@ class Translator {
   }
 
   Status Escape() {
-    BILLFISH_ASSIGN_OR_RETURN(const auto set, SetEscape());
+    BILLFISH_ASSIGN_OR_RETURN(const auto set, SetEscape(Place::kOutside));
     if (set) {
       Atom(set->InBrackets());
       return {};
@@ -318,7 +328,9 @@ class Translator {
     bool after_set = false;           // a '-' next to a set is a literal
     const auto finish = [&] {
       if (!items.empty()) others.insert(others.begin(), fmt::format("[{}]", items));
-      operands.push_back(others.size() == 1 ? others[0] : fmt::format("(?:{})", fmt::join(others, "|")));
+      std::string operand = others[0];
+      for (size_t i = 1; i < others.size(); ++i) operand += "|" + others[i];
+      operands.push_back(others.size() == 1 ? std::move(operand) : fmt::format("(?:{})", operand));
       items.clear();
       others.clear();
     };
@@ -339,7 +351,7 @@ class Translator {
       if (c == '[') {
         const size_t close = Peek(1) == ':' ? in_.find(":]", at_) : std::string_view::npos;
         if (close != std::string_view::npos) {
-          const Set set = NamedSet(in_.substr(at_ + 2, close - at_ - 2), false);
+          const Set set = NamedSet(in_.substr(at_ + 2, close - at_ - 2), false, Place::kPosixBracket);
           at_ = close + 2;
           Unite(set, items, others);
         } else {
@@ -351,7 +363,7 @@ class Translator {
         continue;
       }
       if (c == '\\') {
-        BILLFISH_ASSIGN_OR_RETURN(const auto set, SetEscape());
+        BILLFISH_ASSIGN_OR_RETURN(const auto set, SetEscape(Place::kInClass));
         if (set) {
           Unite(*set, items, others);
           after_set = true;
@@ -375,6 +387,7 @@ class Translator {
       if (items.empty()) return Corrupt("has an empty character class");
       return fmt::format("[{}{}]", negated ? "^" : "", items);
     }
+    if (items.empty() && others.empty()) return Corrupt("intersects with an empty character class");
     finish();
     std::string conditions;
     for (size_t i = 1; i < operands.size(); ++i) conditions += fmt::format("(?={})", operands[i]);

@@ -58,6 +58,7 @@ Status PostProcessor::AddTemplate(const json& value, const std::string& where) {
   JsonObject object(value, where);
   const json& items = object.RequiredArray("single");
   const json* known = object.Find("special_tokens");
+  const json none = json::object();
   BILLFISH_RETURN_IF_ERROR(object.status());
   if (items.size() > kMaxItems)
     return {ErrorCode::kCorruptFile, fmt::format("{}.single has {} items, more than {}", where, items.size(), kMaxItems)};
@@ -77,7 +78,7 @@ Status PostProcessor::AddTemplate(const json& value, const std::string& where) {
     const std::string name = special.RequiredString("id");
     BILLFISH_RETURN_IF_ERROR(item.status());
     BILLFISH_RETURN_IF_ERROR(special.status());
-    JsonObject tokens(known ? *known : json::object(), where + ".special_tokens");
+    JsonObject tokens(known ? *known : none, where + ".special_tokens");
     JsonObject token(tokens.RequiredObject(name), fmt::format("{}.special_tokens.{}", where, name));
     const json& ids = token.RequiredArray("ids");
     BILLFISH_RETURN_IF_ERROR(tokens.status());

@@ -16,7 +16,8 @@ namespace {
 constexpr int kMaxDepth = 16;
 // What ByteLevel cuts at when use_regex is set; the format defines it as GPT-2's pattern.
 constexpr std::string_view kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kWhitespacePattern = R"(\w+|[^\w\s]+)";
+// \w+|[^\w\s]+ with the \w of Unicode Technical Standard 18, which has the joiners but not Oniguruma's superscripts.
+constexpr std::string_view kWhitespacePattern = R"([[:word:]\x{200C}\x{200D}]+|[^[:word:]\s\x{200C}\x{200D}]+)";
 
 Result<SplitBehavior> ReadBehavior(JsonObject& object, std::string_view fallback) {
   const std::string name = object.String("behavior", fallback);

@@ -52,16 +52,25 @@ struct StreamDecoder::Impl {
     if (text.ends_with(tokenizer::kReplacementCharacter) && window.size() < kMaxWindow) return std::string();
     std::string added = Behind(text);
     returned = text;
-    if (window.size() < 2 * kKeptIds) return added;
-    // The kept ids give the coming ones their left neighbours. They must have text of their own, or a step that treats the start of
-    // a text differently would take the next id for the start.
-    const std::vector<std::string> kept(window.end() - kKeptIds, window.end());
-    BILLFISH_ASSIGN_OR_RETURN(const std::string kept_text, tokenizer->decoder.Decode(kept));
-    if (!kept_text.empty() || window.size() >= kMaxWindow) {
-      window = kept;
-      returned = kept_text;
-    }
+    if (window.size() >= 2 * kKeptIds) BILLFISH_RETURN_IF_ERROR(CutWindow());
     return added;
+  }
+
+  /// Keeps the last tokens, the left neighbours of the coming ones. Their text must be the end of the whole text, which it is not if
+  /// they begin inside a character; and not empty, or a step that treats the start of a text differently would take the next token for
+  /// the start.
+  Status CutWindow() {
+    const bool must = window.size() >= kMaxWindow;
+    for (size_t kept = kKeptIds; kept < 2 * kKeptIds; ++kept) {
+      const std::vector<std::string> tail(window.end() - static_cast<ptrdiff_t>(kept), window.end());
+      BILLFISH_ASSIGN_OR_RETURN(const std::string text, tokenizer->decoder.Decode(tail));
+      if ((!text.empty() && returned.ends_with(text)) || must) {
+        window = tail;
+        returned = text;
+        return {};
+      }
+    }
+    return {};
   }
 
   /// What `text` has behind the characters that it shares with the returned text: all that is new, since texts grow at the end (but

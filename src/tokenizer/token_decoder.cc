@@ -92,7 +92,12 @@ Result<std::string> TokenDecoder::Decode(std::vector<std::string> tokens) const 
   for (const Step& step : steps_) {
     BILLFISH_RETURN_IF_ERROR(std::visit([&](const auto& s) { return Run(s, tokens); }, step));
   }
-  return fmt::format("{}", fmt::join(tokens, joined_with_spaces_ ? " " : ""));
+  std::string text;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i > 0 && joined_with_spaces_) text += ' ';
+    text += tokens[i];
+  }
+  return text;
 }
 
 Status TokenDecoder::Run(ByteLevel, Tokens& tokens) {

@@ -26,7 +26,7 @@ struct Tokenizer::Impl {
 
   /// nullptr if no token has this id.
   const std::string* TokenOf(int32_t id) const {
-    const std::string* token = added.vocabulary().Find(id);
+    const std::string* token = added.TextOf(id);
     return token ? token : model.vocabulary().Find(id);
   }
 };

@@ -189,11 +189,11 @@ Result<ExpressionPtr> ExpressionParser::ParseProduct() {
   const int line = in_.line();
   BILLFISH_ASSIGN_OR_RETURN(ExpressionPtr left, ParsePower());
   while (in_.IsOperator("*") || in_.IsOperator("/") || in_.IsOperator("//") || in_.IsOperator("%")) {
-    const std::string text = in_.Next().text;
-    const BinaryOperator op = text == "*"    ? BinaryOperator::kMultiply
-                              : text == "/"  ? BinaryOperator::kDivide
-                              : text == "//" ? BinaryOperator::kFloorDivide
-                                             : BinaryOperator::kModulo;
+    const BinaryOperator op = in_.IsOperator("*")    ? BinaryOperator::kMultiply
+                              : in_.IsOperator("/")  ? BinaryOperator::kDivide
+                              : in_.IsOperator("//") ? BinaryOperator::kFloorDivide
+                                                     : BinaryOperator::kModulo;
+    in_.Next();
     BILLFISH_ASSIGN_OR_RETURN(ExpressionPtr right, ParsePower());
     BILLFISH_ASSIGN_OR_RETURN(left, Make(BinaryExpression{op, std::move(left), std::move(right)}, line));
   }

@@ -125,7 +125,7 @@ Result<Value> ToJsonFilter(Interpreter& interpreter, const Value& input, const A
       BILLFISH_ASSIGN_OR_RETURN(const int64_t width, bound.Int(1, 0));
       style.indent = std::string(static_cast<size_t>(std::clamp<int64_t>(width, 0, 100)), ' ');
     }
-    style.item_separator = ",";
+    style.item_separator.assign(1, ',');
   }
   if (!bound.IsNone(2)) {
     BILLFISH_ASSIGN_OR_RETURN(const std::vector<Value> separators, ItemsOf(interpreter.runtime(), bound.At(2)));
