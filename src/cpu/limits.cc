@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 
 #include "core/parallel.h"
-#include "cpu/huge_buffer.h"
 #include "cpu/isa.h"
 #include "cpu/peak_loops.h"
+#include "cpu/read_probe.h"
 
 namespace billfish::cpu {
 namespace {
@@ -35,31 +34,18 @@ PeakLoop FmaLoop() {
   const Tier tier = DetectCpu().tier;
   return tier >= Tier::kAvx512 ? &avx512::FmaLoop : tier >= Tier::kAvx2 ? &avx2::FmaLoop : &scalar::FmaLoop;
 }
-ReadLoop BestReadLoop() {
-  const Tier tier = DetectCpu().tier;
-  return tier >= Tier::kAvx512 ? &avx512::ReadAll : tier >= Tier::kAvx2 ? &avx2::ReadAll : &scalar::ReadAll;
-}
 PeakLoop DotLoop(PeakLoop loop) { return DetectCpu().tier >= Tier::kAvx512Bf16 ? loop : FmaLoop(); }
 #else
 PeakLoop FmaLoop() { return &scalar::FmaLoop; }
-ReadLoop BestReadLoop() { return &scalar::ReadAll; }
 #endif
 
 }  // namespace
 
 double MeasureReadBandwidth(int threads) {
-  constexpr size_t kBytes = size_t{512} << 20;
-  Result<HugeBuffer> buffer = HugeBuffer::Allocate(kBytes);
-  if (!buffer) return 0;
-  std::memset(buffer->data(), 1, kBytes);
-  const size_t part = kBytes / size_t(threads) / 256 * 256;
-  std::atomic<uint64_t> sink{0};
+  const Result<ReadProbe> probe = ReadProbe::Create(threads, size_t{512} << 20);
+  if (!probe) return 0;
   double best = 0;
-  for (int run = 0; run < kRuns; ++run) {
-    const double start = Seconds();
-    RunOnThreads(threads, [&](int thread) { sink += BestReadLoop()(buffer->data() + size_t(thread) * part, part); });
-    best = std::max(best, double(part) * threads / (Seconds() - start));
-  }
+  for (int run = 0; run < kRuns; ++run) best = std::max(best, probe->Measure());
   return best;
 }
 

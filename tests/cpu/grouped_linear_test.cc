@@ -43,7 +43,7 @@ std::vector<float> RandomActivations(int64_t count, uint64_t seed, bool bf16) {
 
 /// Runs `weight` over shape.rows rows dealt to experts unevenly (some experts get none) with a gather; checks nothing itself.
 Result<Outcome> RunCase(const PackedWeight& weight, int64_t rows, DType x_type, Precision precision, std::string_view tier, int threads,
-                        bool y_bf16 = false, bool with_bias = true) {
+                        bool y_bf16 = false, bool with_bias = true, bool outliers = false) {
   const int64_t E = weight.E(), N = weight.N(), K = weight.K();
   Result<CpuWeight> packed = CpuWeight::Pack(weight, threads);
   if (!packed) return packed.error();
@@ -51,7 +51,11 @@ Result<Outcome> RunCase(const PackedWeight& weight, int64_t rows, DType x_type, 
   if (!linear) return linear.error();
 
   const int64_t tokens = rows + 3;
-  const std::vector<float> x = RandomActivations(tokens * K, 11, x_type == DType::kBF16);
+  std::vector<float> x = RandomActivations(tokens * K, 11, x_type == DType::kBF16);
+  for (int64_t i = 0; outliers && i < tokens * K; ++i) {
+    if (uint32_t(i % K) * 2654435761u % 200 == 37) x[size_t(i)] *= 20;  // 0.5 % of the channels, scattered
+    if (x_type == DType::kBF16) x[size_t(i)] = F32FromBF16(BF16FromF32(x[size_t(i)]));
+  }
   std::vector<uint16_t> x16(x.size());
   for (size_t i = 0; i < x.size(); ++i) x16[i] = BF16FromF32(x[i]);
   std::mt19937_64 rng(5);
@@ -270,6 +274,25 @@ TEST(GroupedLinear, Int8ErrorOfManyGaussianProductsIsBelowFiveAndAHalfThousandth
     ASSERT_TRUE(outcome.has_value());
     EXPECT_LE(outcome->relative_norm, 5.6e-3) << scheme.Name();
   }
+}
+
+/// A block of 32 with an outlier 20 times larger has a step 20 times larger; which and how many blocks those are moves the result by 5 %.
+TEST(GroupedLinear, Int8ErrorWithOutlierChannelsIsAboutOneHundredth) {
+  if (DetectCpu().tier < Tier::kAvx512Bf16) GTEST_SKIP() << "needs AVX-512 VNNI";
+  for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true)}) {
+    const PackedWeight weight = RandomWeight(scheme, 1, 128, 4096, 21);
+    const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false, true);
+    ASSERT_TRUE(outcome.has_value());
+    EXPECT_LE(outcome->relative_norm, 1.15e-2) << scheme.Name();
+  }
+}
+
+TEST(GroupedLinear, Fp32ActivationsMayBeRoundedToBf16WhenAllowed) {
+  const PackedWeight weight = RandomWeight(schemes::kMxfp4, 1, 64, 1024, 22);
+  const Result<Outcome> outcome = RunCase(weight, 32, DType::kF32, Precision::kBF16, "", 2, false, false);
+  ASSERT_TRUE(outcome.has_value());
+  EXPECT_LE(outcome->relative_norm, 2.2e-3);
+  if (DetectCpu().tier >= Tier::kAvx512Bf16) EXPECT_EQ(outcome->kernel, "w4a16_linear_avx512bf16");
 }
 
 /// Averaging removes random rounding, so a slope different from 1 means a scale applied wrongly.

@@ -17,7 +17,7 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
-//   pipeline     per tile stream the packed panel.  E2M1 with more than 16 rows: per slab expand the codes to bytes once (8 KiB, L1),
+//   pipeline     per tile stream the packed panel.  E2M1 with more than 16 rows: per two slabs expand the codes to bytes once (16 KiB, L1),
 //                then all tiles multiply it; the sums [rows, 32] stay in scratch between slabs. For the others expanding does not pay.
 //   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16
 #include <algorithm>
@@ -38,6 +38,7 @@ constexpr int kBlock = 32;
 constexpr int kPrefetchBytes = 6144;  // beyond the 4 KiB where the hardware prefetcher stops
 constexpr int kMaxTile = 6;          // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
 constexpr int kStreamedRows = 16;
+constexpr int kExpandedSlabs = 2;  // 16 KiB of bytes: a third of L1
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
@@ -218,9 +219,15 @@ void StreamTile(const PanelJob& job, const uint8_t* x, float* sums) {
   }
 }
 
+/// Consecutive slabs whose codes were expanded.
 template <Codes kCodes, Scaling kScaling, int T>
-void ExpandedTile(const SlabArgs& args) {
-  SlabTile<kCodes, kScaling, true, T>(args);
+void ExpandedTile(const SlabArgs* slabs, int count, const uint8_t* x, size_t slab_stride, float* sums) {
+  for (int i = 0; i < count; ++i) {
+    SlabArgs args = slabs[i];
+    args.x = x + size_t(i) * slab_stride;
+    args.sums = sums;
+    SlabTile<kCodes, kScaling, true, T>(args);
+  }
 }
 
 /// Packed codes of a slab -> bytes; returns the next slab.
@@ -243,7 +250,7 @@ const uint8_t* ExpandSlab(const SlabArgs& args, uint8_t* to) {
 }
 
 using StreamFunction = void (*)(const PanelJob&, const uint8_t*, float*);
-using ExpandedFunction = void (*)(const SlabArgs&);
+using ExpandedFunction = void (*)(const SlabArgs*, int, const uint8_t*, size_t, float*);
 
 template <Codes kCodes, Scaling kScaling, int... t>
 constexpr std::array<StreamFunction, sizeof...(t) + 1> StreamTiles(std::integer_sequence<int, t...>) {
@@ -272,16 +279,19 @@ void Panel(const PanelJob& job) {
     static constexpr auto kExpanded = ExpandedTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
     std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
     const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
-    for (int slab = 0; slab < layout.slabs(); ++slab) {
-      SlabArgs args = SlabAt(layout, slab, w);
-      uint8_t* const expanded = reinterpret_cast<uint8_t*>(job.scratch);
-      w = ExpandSlab<kCodes>(args, expanded);
-      args.codes = expanded;
+    for (int first = 0; first < layout.slabs(); first += kExpandedSlabs) {
+      const int count = std::min(kExpandedSlabs, layout.slabs() - first);
+      SlabArgs slabs[kExpandedSlabs];
+      for (int i = 0; i < count; ++i) {
+        slabs[i] = SlabAt(layout, first + i, w);
+        uint8_t* const expanded = reinterpret_cast<uint8_t*>(job.scratch) + i * kSlabK * kPanelRows;
+        w = ExpandSlab<kCodes>(slabs[i], expanded);
+        slabs[i].codes = expanded;
+      }
       for (int i = 0; i < tiles; ++i) {
         const int begin = begin_of(i), rows = begin_of(i + 1) - begin;
-        args.x = x + size_t(slab) * job.slab_stride + size_t(begin) * kStagedInt8Bytes;
-        args.sums = sums + begin * kPanelRows;
-        kExpanded[size_t(rows)](args);
+        const uint8_t* const from = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedInt8Bytes;
+        kExpanded[size_t(rows)](slabs, count, from, job.slab_stride, sums + begin * kPanelRows);
       }
     }
   }
@@ -295,11 +305,16 @@ void QuantizeBlock(const float* values, float scale_factor, int8_t* q, float* sc
   const float a = most / 127.0f;
   const __m512 inverse = _mm512_set1_ps(most > 0x1p-120f ? 127.0f / most : 0.0f);
   const __m512i q0 = _mm512_cvtps_epi32(_mm512_mul_ps(v0, inverse)), q1 = _mm512_cvtps_epi32(_mm512_mul_ps(v1, inverse));
-  sums[0] = _mm512_reduce_add_epi32(q0);
-  sums[1] = _mm512_reduce_add_epi32(q1);
   const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q0), order));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q1), order));
+  const __m128i low = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q0), order), high = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q1), order);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), low);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), high);
+  const auto sum16 = [](__m128i bytes) {  // vpsadbw adds unsigned bytes: shift -127..127 to 1..255 and take 16 * 128 off again
+    const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(char(0x80))), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
+  };
+  sums[0] = sum16(low);
+  sums[1] = sum16(high);
   *scale = a * scale_factor;
 }
 
