@@ -75,9 +75,9 @@ struct MoeOptions {
   GateUpOrder order = GateUpOrder::kConcatenated;
   DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32; the hidden h is kept in the same dtype
   Mode mode = Mode::kExact;
-  std::string kernel;                     ///< insist on one kernel for both matrices; empty = choose
-  ConstTensorView gate_up_bias;           ///< optional [E,2I] in `order`
-  ConstTensorView down_bias;              ///< optional [E,H]
+  std::string kernel = {};                ///< insist on one kernel for both matrices; empty = choose
+  ConstTensorView gate_up_bias = {};      ///< optional [E,2I] in `order`
+  ConstTensorView down_bias = {};         ///< optional [E,H]
 };
 
 class MoeLayer {
