@@ -6,7 +6,7 @@
 // register. Other scales do not fit 8 bits of mantissa; there the code alone is the operand and the chunk's sum is multiplied in fp32,
 // one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
 //
-//   pipeline   cut the rows into nearly equal tiles of at most 8
+//   pipeline   cut the rows into tiles of 8 and a rest of at least 3
 //              per tile: stream the panel once (tile.h), then factor, bias, round, store
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
 //              Repeated passes over a panel (rows > 8) read it from L2: 32 rows x 4096 k in 4 bits are 70 KB.
@@ -20,6 +20,12 @@
 
 namespace billfish::cpu::avx512bf16 {
 namespace {
+
+/// Rows of the next tile. Eight keep 16 dots in flight, six only 12; one or two alone would stream the panel for little.
+constexpr int NextTile(int left) {
+  if (left == kMaxTile + 1 || left == kMaxTile + 2) return 5;
+  return std::min(left, kMaxTile);
+}
 
 template <class Tiles>
 BILLFISH_INLINE void RunPanel(const PanelJob& job, const Tiles& tile_of) {
@@ -35,12 +41,12 @@ BILLFISH_INLINE void RunPanel(const PanelJob& job, const Tiles& tile_of) {
   args.zeros = layout.codes == Codes::kInt4Zero;
   args.x_slab_stride = job.slab_stride;
   args.c = sums;
-  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
-  for (int i = 0; i < tiles; ++i) {
-    const int begin = job.rows * i / tiles, end = job.rows * (i + 1) / tiles;
+  for (int begin = 0; begin < job.rows;) {
+    const int rows = NextTile(job.rows - begin);
     args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(begin) * kStagedBF16Bytes;
-    tile_of(end - begin)(args);
-    StoreRows(job, begin, end - begin, sums);
+    tile_of(rows)(args);
+    StoreRows(job, begin, rows, sums);
+    begin += rows;
   }
 }
 
