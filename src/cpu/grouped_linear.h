@@ -18,7 +18,7 @@ namespace billfish::cpu {
 struct GroupedRows {
   int64_t rows = 0;                   ///< R, rows of y
   std::span<const int32_t> offsets;   ///< [E + 1], rows of expert e are [offsets[e], offsets[e + 1]), offsets[E] = R; empty = all rows, E = 1
-  const int32_t* source = nullptr;    ///< [R] row of x each row of y multiplies; null = r
+  const int32_t* source = nullptr;    ///< [R] row of x each row of y multiplies, not checked to lie inside x; null = r
 };
 
 class GroupedLinear {

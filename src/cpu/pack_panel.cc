@@ -181,6 +181,16 @@ void PanelPacker::PackCodes(int64_t e, int64_t n, int row, int first_chunk, int 
     const int c = first_chunk + i;
     const int64_t begin = layout_.chunk_begin(c), length = layout_.chunk_length(c);
     const bool zero_scale = layout_.scales == Scales::kE5M3 && LoadAt<uint8_t>(weight_.parts().scales.data(), ScaleIndex(e, n, c)) == 0;
+    if (unit_k == 8 && length == layout_.chunk_k && begin % 2 == 0) {  // whole units of nibbles that start on a byte
+      uint8_t* at = codes + int64_t{i} * (layout_.chunk_k / 8) * 2 * int64_t{kLine} + half * int64_t{kLine} + lane * 4;
+      for (const uint8_t* from = source + begin / 2; from < source + (begin + length) / 2; from += 4, at += 2 * kLine) {
+        uint32_t v;
+        std::memcpy(&v, from, 4);
+        v = zero_scale ? 0 : SplitEvenOdd(v);
+        std::memcpy(at, &v, 4);
+      }
+      continue;
+    }
     for (int u = 0; u * unit_k < layout_.chunk_k; ++u) {
       uint8_t* unit = codes + (int64_t{i} * (layout_.chunk_k / unit_k) + u) * 2 * int64_t{kLine} + half * int64_t{kLine};
       const int64_t k = begin + int64_t{u} * unit_k;
@@ -190,12 +200,7 @@ void PanelPacker::PackCodes(int64_t e, int64_t n, int row, int first_chunk, int 
         case Codes::kInt4Zero:
         case Codes::kE2M1: {
           uint32_t v = 0;
-          if (zero_scale) {
-          } else if (here == 8 && k % 2 == 0) {
-            std::memcpy(&v, source + k / 2, 4);
-          } else {
-            for (int j = 0; j < here; ++j) v |= uint32_t(Code(e, n, k + j)) << (4 * j);
-          }
+          for (int j = 0; j < here && !zero_scale; ++j) v |= uint32_t(Code(e, n, k + j)) << (4 * j);
           StoreAt(unit, lane, SplitEvenOdd(v));
           break;
         }
@@ -217,25 +222,29 @@ void PanelPacker::PackCodes(int64_t e, int64_t n, int row, int first_chunk, int 
 void PanelPacker::PackPanel(int64_t e, int64_t p, std::byte* out, float* factors) const {
   const WeightParts& parts = weight_.parts();
   const int live = int(std::min<int64_t>(kPanelRows, layout_.N - p * kPanelRows));
+  int top[kPanelRows];
   for (int row = 0; row < live; ++row) {
     const int64_t n = p * kPanelRows + row;
-    int top = 127;
-    if (layout_.scales == Scales::kExponent) RowExponent(e, n, &top);
-    uint8_t* slab = reinterpret_cast<uint8_t*>(out);
-    for (int s = 0; s < layout_.slabs(); ++s) {
-      const int count = layout_.chunks_in_slab(s), first = s * layout_.slab_chunks;
-      uint8_t* zeros = slab + layout_.scale_part(count);
-      PackScales(e, n, row, first, count, top, slab, zeros);
-      PackCodes(e, n, row, first, count, zeros + layout_.zero_part(count));
-      slab += layout_.slab_bytes(count);
-    }
+    top[row] = 127;
+    if (layout_.scales == Scales::kExponent) RowExponent(e, n, &top[row]);
     if (factors == nullptr) continue;
     double factor = parts.row_scale.empty() ? 1.0 : double(parts.row_scale[size_t(e * layout_.N + n)]);
     if (scale_in_factor_) factor *= double(ScaleValue(weight_.scheme().scale, parts.scales.data(), ScaleIndex(e, n, 0)));
-    if (layout_.scales == Scales::kExponent) factor = std::ldexp(factor, top - 127);
-    factors[row] = float(factor);
+    factors[row] = float(std::ldexp(factor, top[row] - 127));
   }
   for (int row = live; row < kPanelRows && factors != nullptr; ++row) factors[row] = 1.0f;
+
+  uint8_t* slab = reinterpret_cast<uint8_t*>(out);  // slab by slab: 32 rows interleave into lines that stay in L1
+  for (int s = 0; s < layout_.slabs(); ++s) {
+    const int count = layout_.chunks_in_slab(s), first = s * layout_.slab_chunks;
+    uint8_t* zeros = slab + layout_.scale_part(count);
+    for (int row = 0; row < live; ++row) {
+      const int64_t n = p * kPanelRows + row;
+      PackScales(e, n, row, first, count, top[row], slab, zeros);
+      PackCodes(e, n, row, first, count, zeros + layout_.zero_part(count));
+    }
+    slab += layout_.slab_bytes(count);
+  }
 }
 
 }  // namespace billfish::cpu
