@@ -97,11 +97,6 @@ Status Regex::Scanner::FindAll(std::string_view text, std::vector<Range>& matche
                       regex_.pattern_, text.size(), kMatchLimit, kHeapLimitKiB / 1024)};
     }
     const Range found{match[0], match[1]};
-    const size_t behind_last = last_end == std::string_view::npos ? 0 : last_end;
-    // \K can move the start of a match to either side.
-    if (found.begin > found.end || found.begin < behind_last) {
-      return {ErrorCode::kUnsupported, fmt::format("regular expression \"{}\" has matches that overlap", regex_.pattern_)};
-    }
     if (found.begin == found.end && found.end == last_end) {
       from += from < text.size() ? Utf8At(text, from).length : 1;
       continue;

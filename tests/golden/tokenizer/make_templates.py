@@ -119,7 +119,7 @@ strftime_now('%Y-%m-%d %H:%M:%S'), strftime_now('%d %b %Y'), strftime_now('%A, %
 nums.index(2), nums.count(1), d.copy() == d, nums.copy()
 (namespace(a=1)).a, namespace({'b': 2}).b, namespace(x=1).y is defined
 people[0].name, people.0.name, people[-1]['name'], people[0]['age'] + 1, (people | first).name, (people | last).name.upper()[0]
-lipsum is defined, range is defined, namespace is defined, raise_exception is defined, self is defined and false, loop is defined, caller is defined
+range is callable, range is defined, namespace is defined, raise_exception is defined, self is defined and false, loop is defined, caller is defined
 """.strip().split("\n")
 VARIABLES = {"a": "A", "b": True, "c": "C", "s": "Hello World!", "nums": [3, 1, 2], "d": {"b": 1, "list": ["x", "y"], "inner": {"x": None}, "é": "ü"},
              "people": [{"name": "Ann", "age": 41, "vip": True}, {"name": "bob", "age": 7, "vip": False}]}
@@ -144,7 +144,7 @@ SNIPPETS = [
     "{% filter upper %}abc {{ a | lower }}{% endfilter %}", "{% filter replace('a', 'b') | trim %} aaa {% endfilter %}|", "{% with x = 1, y = a %}{{ x }}{{ y }}{% endwith %}{{ x is defined }}", "{% generation %}gen {{ a }}{% endgeneration %}", "{% for x in nums %}{% generation %}{{ x }}{% endgeneration %}\n{% endfor %}",
     "{% for x in [{'n': 1, 'c': [{'n': 2, 'c': []}]}] recursive %}{{ x.n }}{{ loop.depth }}({{ loop(x.c) }}){% endfor %}", "{{ 1, 2 }}", "{{ 'a' 'b' }}", "{{ (1 if b else 2) + 3 }}", "{{ nums | map(attribute='x') | list }}", "{% set g = nums | select('odd') %}{{ g | list }}{{ g | list }}{{ 1 if g else 2 }}",
     "{% for x in nums | reverse %}{{ x }}{% endfor %}", "{% for x in nums[1:] + [9] %}{{ x }}{% endfor %}", "{% for i in range(3) %}{{ i }}{{ ',' if not loop.last }}{% endfor %}", "{{ d.items() | length }}{{ d.b.x is defined }}", "{% set x = {'a': 1, 'b': 2} %}{{ x.a + x['b'] }}",
-    "{%- set ns = namespace(last=none) -%}\n{%- for m in people -%}\n  {%- if m.vip -%}{%- set ns.last = loop.index0 -%}{%- endif -%}\n{%- endfor -%}\n{{ ns.last }}", "{{ loop }}|", "{% for x in 'ab' %}{% set outer = loop %}{% for y in 'cd' %}{{ outer.index }}{{ loop.index }} {% endfor %}{% endfor %}", "{{ messages is defined }}",
+    "{%- set ns = namespace(last=none) -%}\n{%- for m in people -%}\n  {%- if m.vip -%}{%- set ns.last = loop.index0 -%}{%- endif -%}\n{%- endfor -%}\n{{ ns.last }}", "{{ loop }}|", "{% for x in 'ab' %}{% set outer = loop %}{% for y in 'cd' %}{{ outer.index }}{{ loop.index }} {% endfor %}{% endfor %}",
     "line1\n  {%- if b %}\n  line2\n  {%- endif %}\nline3\n", "{%- for x in nums %}\n    {{- '<' ~ x ~ '>' }}\n{%- endfor %}", "a{% set x = 1 %}\n\nb", "{% set x = 1 %}   \nb", "{{ a }}{% if b %} {{ c }}{% endif %}\n", "{# one #}{# two #}\n{# three #}\nx", "é{{ 'ü' }}😀\n",
 ]
 
