@@ -234,16 +234,16 @@ void PanelPacker::PackPanel(int64_t e, int64_t p, std::byte* out, float* factors
   }
   for (int row = live; row < kPanelRows && factors != nullptr; ++row) factors[row] = 1.0f;
 
-  uint8_t* slab = reinterpret_cast<uint8_t*>(out);  // slab by slab: 32 rows interleave into lines that stay in L1
-  for (int s = 0; s < layout_.slabs(); ++s) {
-    const int count = layout_.chunks_in_slab(s), first = s * layout_.slab_chunks;
-    uint8_t* zeros = slab + layout_.scale_part(count);
-    for (int row = 0; row < live; ++row) {
-      const int64_t n = p * kPanelRows + row;
+  for (int row = 0; row < live; ++row) {  // row by row: the source is one stream, and the panel it scatters into stays in L2
+    const int64_t n = p * kPanelRows + row;
+    uint8_t* slab = reinterpret_cast<uint8_t*>(out);
+    for (int s = 0; s < layout_.slabs(); ++s) {
+      const int count = layout_.chunks_in_slab(s), first = s * layout_.slab_chunks;
+      uint8_t* zeros = slab + layout_.scale_part(count);
       PackScales(e, n, row, first, count, top[row], slab, zeros);
       PackCodes(e, n, row, first, count, zeros + layout_.zero_part(count));
+      slab += layout_.slab_bytes(count);
     }
-    slab += layout_.slab_bytes(count);
   }
 }
 
