@@ -2,37 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include "support/count_allocations.h"
 #include "support/linear_problem.h"
-
-namespace {
-
-std::atomic<int64_t> allocations{0};
-
-void* Counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* p = alignment > 16 ? std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment) : std::malloc(bytes + 1);
-  return p;
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return Counted(bytes, 16); }
-void* operator new[](std::size_t bytes) { return Counted(bytes, 16); }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return Counted(bytes, 16); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) { return Counted(bytes, static_cast<std::size_t>(alignment)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return Counted(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace billfish {
 namespace {
@@ -86,9 +57,9 @@ TEST(Linear, ForwardAllocatesNothing) {
     bench.linear = Make(options);
     ASSERT_TRUE(bench.workspace.Reserve(bench.linear.WorkspaceBytes(kM)).ok());
     ASSERT_TRUE(bench.Forward().ok());
-    const int64_t before = allocations;
+    const int64_t before = test::allocations;
     ASSERT_TRUE(bench.Forward().ok());
-    EXPECT_EQ(allocations, before) << kernel;
+    EXPECT_EQ(test::allocations, before) << kernel;
   }
 }
 

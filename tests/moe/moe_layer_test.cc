@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/moe.h"
+#include "support/count_allocations.h"
 #include "support/linear_problem.h"
 #include "support/moe_fixture.h"
 
@@ -202,6 +203,31 @@ TEST(MoeLayer, TokensWithoutExpertsBecomeZeroAndNoTokensAreNoWork) {
   for (float value : y) EXPECT_EQ(value, 0.0f);
   Call none{0, 2, {}, {}};
   EXPECT_TRUE(RunLayer(*layer, x, none, DType::kF32, 2));
+}
+
+TEST(MoeLayer, RoutingAndForwardAllocateNothing) {
+  const int64_t E = 4, H = 64, T = 600;
+  const PackedWeight gate_up = test::RandomWeight(schemes::kMxfp4, E, 32, H, 1), down = test::RandomWeight(schemes::kMxfp4, E, H, 16, 2);
+  const auto layer = MoeLayer::Create(gate_up, down, {{Kind::kSwiglu}});
+  ASSERT_TRUE(layer);
+  RouterRule rule{};
+  rule.score = RouterRule::Score::kSoftmax;
+  rule.E = E;
+  rule.top_k = 2;
+  Numbers x(test::Gaussian(static_cast<size_t>(T * H), 3), DType::kBF16), y(T * H, DType::kF32);
+  const std::vector<float> logits = test::Gaussian(static_cast<size_t>(T * E), 4);
+  Call call = RandomCall(T, 2, E, 5, false);
+  Workspace workspace;
+  ASSERT_TRUE(workspace.Reserve(std::max(layer->WorkspaceBytes(T, 2), RouteWorkspaceBytes(T, rule))).ok());
+  ExecContext ctx{workspace, 2};
+  for (int round = 0; round < 2; ++round) {
+    const int64_t before = test::allocations;
+    ASSERT_TRUE(RouteTopK(ConstTensorView(logits.data(), DType::kF32, {T, E}), rule, {}, call.View(), ctx).ok());
+    ASSERT_TRUE(layer->Forward(x.View(T, H), call.View(), y.View(T, H), ctx).ok());
+    if (round > 0) {
+      EXPECT_EQ(test::allocations, before);
+    }
+  }
 }
 
 TEST(MoeLayer, RowsOfXAndYMayBeStrided) {
