@@ -1,0 +1,43 @@
+// What `billfish bench` can time.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "billfish/backend.h"
+#include "billfish/scheme.h"
+#include "row.h"
+
+namespace billfish::bench {
+
+struct KernelCase {
+  int64_t N = 4096, K = 4096;
+  int64_t E = 0, top_k = 0;  ///< 0 = a dense linear
+  bool whole_block = false;  ///< a MoeLayer with H = K and 2 I = N instead of one grouped matrix
+  std::string scheme;
+};
+
+struct RunOptions {
+  DType activation = DType::kBF16;
+  Mode mode = Mode::kExact;
+  std::string kernel;
+  int threads = 1;
+  double budget_s = 0.5;     ///< for each row
+};
+
+/// Called with every finished row; false stops with kCancelled.
+using RowSink = std::function<bool(const Row&)>;
+
+/// One row per M, weights of the case packed once.
+Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const Limits& limits,
+                   const RowSink& sink);
+Status BenchMoe(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const Limits& limits,
+                const RowSink& sink);
+
+/// "prefill" of pp tokens and "decode" of tg tokens after it, as llama.cpp's pp and tg rows.
+Status BenchModel(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
+                  const RowSink& sink);
+
+}  // namespace billfish::bench

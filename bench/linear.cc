@@ -1,0 +1,64 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "billfish/linear.h"
+#include "cases.h"
+#include "meter.h"
+#include "random_weight.h"
+
+namespace billfish::bench {
+
+Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const Limits& limits,
+                   const RowSink& sink) {
+  const Result<QuantScheme> scheme = SchemeByName(kernel_case.scheme);
+  if (!scheme) return scheme.error();
+  const int64_t N = kernel_case.N, K = kernel_case.K;
+  const Result<PackedWeight> weight = RandomWeight(*scheme, 1, N, K, 1);
+  if (!weight) return weight.error();
+  std::vector<Linear> copies;
+  const int64_t count = CopiesOf(weight->bytes());
+  for (int64_t i = 0; i < count; ++i) {
+    Result<Linear> linear = Linear::Create(*weight, {.activation = options.activation, .mode = options.mode, .kernel = options.kernel, .bias = {}});
+    if (!linear) return linear.error();
+    copies.push_back(std::move(linear).value());
+  }
+  Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
+  if (!probe) return probe.error();
+  const Meter meter(std::move(probe).value(), options.budget_s);
+  const bool fast = options.mode == Mode::kFast;
+  const Peak peak = PeakOf(limits, fast, options.activation == DType::kF32);
+
+  for (const int64_t M : Ms) {
+    const std::vector<std::byte> x = RandomActivations(M * K, options.activation, 2);
+    std::vector<float> y(static_cast<size_t>(M * N));
+    Workspace workspace;
+    if (Status status = workspace.Reserve(copies.front().WorkspaceBytes(M)); !status.ok()) return status;
+    ExecContext ctx{workspace, options.threads};
+    Workload workload;
+    workload.copies = count;
+    workload.run = [&](int64_t call) {
+      return copies[static_cast<size_t>(call % count)].Forward(ConstTensorView(x.data(), options.activation, {M, K}),
+                                                               TensorView(y.data(), DType::kF32, {M, N}), ctx);
+    };
+    const auto bytes = static_cast<double>(copies.front().weight_bytes());
+    workload.bytes = [bytes](int64_t) { return bytes; };
+    workload.operations = 2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
+    workload.peak = peak.operations_per_s;
+    workload.peak_name = peak.name;
+    Row row;
+    row.op = "linear";
+    row.name = fmt::format("{}x{}", N, K);
+    row.kernel = copies.front().kernel();
+    row.scheme = kernel_case.scheme;
+    row.mode = fast ? "fast" : "exact";
+    row.activation = DTypeName(options.activation);
+    row.M = M, row.N = N, row.K = K;
+    row.threads = options.threads;
+    if (Status status = meter.Measure(workload, row); !status.ok()) return status;
+    if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
+  }
+  return {};
+}
+
+}  // namespace billfish::bench

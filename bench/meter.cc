@@ -1,0 +1,82 @@
+#include "meter.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <vector>
+
+namespace billfish::bench {
+namespace {
+
+constexpr int kMinRepetitions = 5;
+constexpr int kMaxRepetitions = 200;
+constexpr double kBlockSeconds = 2e-3;
+constexpr double kColdBytes = 190e6;
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  const double place = q * static_cast<double>(values.size() - 1);
+  const auto low = static_cast<size_t>(place);
+  const size_t high = std::min(low + 1, values.size() - 1);
+  return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
+}
+
+}  // namespace
+
+Peak PeakOf(const Limits& limits, bool fast, bool f32_activations) {
+  if (fast) return {limits.int8_dot, "int8 dot"};
+  if (f32_activations) return {limits.fp32_fma, "fp32 fma"};
+  return {limits.bf16_dot, "bf16 dot"};
+}
+
+int64_t CopiesOf(size_t bytes) { return std::max<int64_t>(2, static_cast<int64_t>(std::ceil(kColdBytes / static_cast<double>(std::max<size_t>(bytes, 1))))); }
+
+Status Meter::Measure(const Workload& workload, Row& row) const {
+  int64_t call = 0;
+  double once = 1e30;
+  for (int warm_up = 0; warm_up < 3; ++warm_up) {
+    const double start = Now();
+    if (Status status = workload.run(call++); !status.ok()) return status;
+    once = std::min(once, Now() - start);
+    if (once > budget_s_) break;
+  }
+  const int64_t block = std::clamp<int64_t>(static_cast<int64_t>(std::ceil(kBlockSeconds / once)), 1, workload.copies);
+
+  std::vector<double> seconds, bytes, bandwidths, fractions;
+  const double end = Now() + budget_s_;
+  double before = probe_.Measure();
+  while (static_cast<int>(seconds.size()) < kMaxRepetitions && (static_cast<int>(seconds.size()) < kMinRepetitions || Now() < end)) {
+    double block_bytes = 0;
+    for (int64_t i = 0; i < block; ++i) block_bytes += workload.bytes(call + i);
+    const double start = Now();
+    for (int64_t i = 0; i < block; ++i) {
+      if (Status status = workload.run(call + i); !status.ok()) return status;
+    }
+    const double elapsed = Now() - start;
+    call += block;
+    const double after = probe_.Measure();
+    const double bandwidth = (before + after) / 2;
+    before = after;
+    const double calls = static_cast<double>(block);
+    seconds.push_back(elapsed / calls);
+    bytes.push_back(block_bytes / calls);
+    bandwidths.push_back(bandwidth);
+    fractions.push_back(std::max(block_bytes / bandwidth, calls * workload.operations / workload.peak) / elapsed);
+  }
+  const double median = Quantile(seconds, 0.5), bandwidth = Quantile(bandwidths, 0.5), call_bytes = Quantile(bytes, 0.5);
+  const bool memory_bound = call_bytes / bandwidth >= workload.operations / workload.peak;
+  row.repetitions = static_cast<int>(seconds.size());
+  row.median_us = median * 1e6;
+  row.spread = (Quantile(seconds, 0.75) - Quantile(seconds, 0.25)) / median;
+  row.gb_per_s = call_bytes / median / 1e9;
+  row.gflop_per_s = workload.operations / median / 1e9;
+  row.tokens_per_s = static_cast<double>(row.M) / median;
+  row.limit = memory_bound ? "read bandwidth" : workload.peak_name;
+  row.limit_value = (memory_bound ? bandwidth : workload.peak) / 1e9;
+  row.fraction = Quantile(fractions, 0.5);
+  return {};
+}
+
+}  // namespace billfish::bench

@@ -1,0 +1,115 @@
+#include "billfish/model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cases.h"
+#include "meter.h"
+
+namespace billfish::bench {
+namespace {
+
+/// Weight bytes and operations of one forward call of `tokens` tokens, experts chosen evenly.
+struct Cost {
+  double bytes = 0, operations = 0;
+};
+
+Cost CostOf(const Model& model, int64_t tokens) {
+  Cost cost;
+  for (const ModuleSummary& module : model.modules()) {
+    const auto matrix = static_cast<double>(module.N) * static_cast<double>(module.K);
+    const double used = module.E > 1 ? static_cast<double>(model.config().top_k) : 1.0;
+    const double read = module.E > 1 ? std::min(1.0, used * static_cast<double>(tokens) / static_cast<double>(module.E)) : 1.0;
+    cost.bytes += read * static_cast<double>(module.weight_bytes);
+    cost.operations += 2.0 * used * matrix * static_cast<double>(tokens);
+  }
+  return cost;
+}
+
+/// The scheme and kernel that most bytes use.
+const ModuleSummary& Heaviest(const Model& model) {
+  const auto modules = model.modules();
+  return *std::max_element(modules.begin(), modules.end(),
+                           [](const ModuleSummary& a, const ModuleSummary& b) { return a.weight_bytes < b.weight_bytes; });
+}
+
+}  // namespace
+
+Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
+                  const RowSink& sink) {
+  ModelOptions model_options;
+  model_options.activation = options.activation;
+  model_options.mode = options.mode;
+  model_options.kernel = options.kernel;
+  const Result<Model> model = Model::Load(path, model_options);
+  if (!model) return model.error();
+  const int64_t longest = std::max(pp, tg);
+  if (longest < 1) return {ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them"};
+  if (longest > model->max_context()) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest, model->max_context())};
+  }
+  Result<KvCache> cache = model->NewCache(longest);
+  if (!cache) return cache.error();
+  Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
+  if (!probe) return probe.error();
+  const Meter meter(std::move(probe).value(), options.budget_s);
+  const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
+
+  std::vector<int32_t> ids(static_cast<size_t>(longest));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * 7919 + 13) % static_cast<size_t>(model->config().vocab));
+  std::vector<float> logits(static_cast<size_t>(model->config().vocab));
+  const TensorView last(logits.data(), DType::kF32, {1, model->config().vocab});
+  Workspace workspace;
+  ExecContext ctx{workspace, options.threads};
+
+  Row row;
+  row.name = path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
+  row.kernel = Heaviest(*model).kernel;
+  row.scheme = Heaviest(*model).scheme;
+  row.mode = options.mode == Mode::kFast ? "fast" : "exact";
+  row.activation = DTypeName(options.activation);
+  row.E = std::max<int64_t>(1, model->config().experts);
+  row.top_k = std::max<int64_t>(1, model->config().top_k);
+  row.threads = options.threads;
+  Workload workload;
+  workload.peak = peak.operations_per_s;
+  workload.peak_name = peak.name;
+  if (pp > 0) {
+    workload.run = [&](int64_t) {
+      if (Status status = cache->Truncate(0); !status.ok()) return status;
+      return model->Forward(std::span(ids).first(static_cast<size_t>(pp)), *cache, last, ctx);
+    };
+    const Cost cost = CostOf(*model, pp);
+    workload.bytes = [cost](int64_t) { return cost.bytes; };
+    workload.operations = cost.operations;
+    row.op = "prefill";
+    row.M = pp;
+    if (Status status = meter.Measure(workload, row); !status.ok()) return status;
+    if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
+  }
+  if (tg > 0) {
+    // One call generates tg tokens; its row is stated for one token.
+    workload.run = [&](int64_t) {
+      if (Status status = cache->Truncate(0); !status.ok()) return status;
+      for (int64_t i = 0; i < tg; ++i) {
+        if (Status status = model->Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), *cache, last, ctx); !status.ok()) return status;
+      }
+      return Status();
+    };
+    const Cost cost = CostOf(*model, 1);
+    const auto tokens = static_cast<double>(tg);
+    workload.bytes = [cost, tokens](int64_t) { return cost.bytes * tokens; };
+    workload.operations = cost.operations * tokens;
+    row.op = "decode";
+    row.M = 1;
+    if (Status status = meter.Measure(workload, row); !status.ok()) return status;
+    row.median_us /= tokens;
+    row.tokens_per_s *= tokens;
+    if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
+  }
+  return {};
+}
+
+}  // namespace billfish::bench
