@@ -42,9 +42,9 @@ std::string_view QuantModulesName(QuantModules modules);
 Result<QuantModules> QuantModulesByName(std::string_view name);
 
 struct QuantizeProgress {
-  int64_t tensors_done = 0;    ///< matrices of a stack of experts count one by one
+  int64_t tensors_done = 0;  ///< matrices of a stack of experts count one by one
   int64_t tensors_total = 0;
-  uint64_t bytes_done = 0;     ///< of the result
+  uint64_t bytes_done = 0;  ///< of the result
   uint64_t bytes_total = 0;
   uint64_t bytes_resumed = 0;  ///< part of bytes_done that an earlier run had written
   std::string_view tensor;     ///< the one just written; valid during the call

@@ -71,7 +71,8 @@ class PackedWeight {
   static Result<PackedWeight> FromParts(const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, WeightParts parts);
 
   /// Quantises w, [N,K] or [E,N,K], f32, f16 or bf16, contiguous. Deterministic. NaN or infinite weights are kInvalidArgument.
-  static Result<PackedWeight> Quantize(ConstTensorView w, const QuantScheme& scheme);
+  /// threads = 0 uses DefaultThreads(); the result does not depend on it.
+  static Result<PackedWeight> Quantize(ConstTensorView w, const QuantScheme& scheme, int threads = 0);
 
   /// out[e,n,k] = w[e,n,k] in the ORIGINAL k order (perm undone); out is f32 or bf16, contiguous [N,K] (E = 1) or [E,N,K].
   /// f32 is exact up to the one or two fp32 products of the formula; bf16 rounds once from f32.

@@ -41,8 +41,9 @@ float LargestCode(CodeBook codes) { return codes == CodeBook::kInt4 ? 7.0f : cod
 
 class Quantizer {
  public:
-  Quantizer(ConstTensorView w, const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, const format::PlainSizes& sizes)
-      : w_(w), scheme_(scheme), E_(E), N_(N), K_(K), sizes_(sizes), threads_(DefaultThreads()) {
+  Quantizer(ConstTensorView w, const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, const format::PlainSizes& sizes,
+            int threads)
+      : w_(w), scheme_(scheme), E_(E), N_(N), K_(K), sizes_(sizes), threads_(threads > 0 ? threads : DefaultThreads()) {
     codes_.resize(static_cast<size_t>(sizes.codes_bytes));
     scales_.resize(static_cast<size_t>(sizes.scales_bytes));
     zeros_.resize(static_cast<size_t>(sizes.zeros_bytes));
@@ -134,14 +135,16 @@ class Quantizer {
     }
   }
 
-  // One factor for each expert. With E4M3 scales it maps the largest scale to 448, which makes use of their whole range.
+  // One factor for each expert. With E4M3 scales it maps the largest scale to 448, which makes use of their whole range. It is the
+  // reciprocal of an fp32 number, because some files store the divisor and must give back the same factor.
   void ChooseRowScales() {
     row_scale_.assign(static_cast<size_t>(E_ * N_), 1.0f);
     if (scheme_.scale != DType::kF8E4M3) return;
     for (int64_t e = 0; e < E_; ++e) {
       const auto first = row_amax_.begin() + e * N_;
       const float factor = *std::max_element(first, first + N_) / (LargestCode(scheme_.codes) * kE4M3Max);
-      if (factor > 0 && std::isfinite(1.0f / factor)) std::fill_n(row_scale_.begin() + e * N_, N_, factor);
+      const float divisor = 1.0f / factor;
+      if (factor > 0 && std::isfinite(divisor) && divisor > 0) std::fill_n(row_scale_.begin() + e * N_, N_, 1.0f / divisor);
     }
   }
 
@@ -214,7 +217,7 @@ class Quantizer {
 
 }  // namespace
 
-Result<PackedWeight> PackedWeight::Quantize(ConstTensorView w, const QuantScheme& asked) {
+Result<PackedWeight> PackedWeight::Quantize(ConstTensorView w, const QuantScheme& asked, int threads) {
   BILLFISH_RETURN_IF_ERROR(format::CheckScheme(asked));
   const QuantScheme scheme = format::Canonical(asked);
   if (w.rank() != 2 && w.rank() != 3) {
@@ -233,7 +236,7 @@ Result<PackedWeight> PackedWeight::Quantize(ConstTensorView w, const QuantScheme
   }
   const int64_t E = w.rank() == 3 ? w.dim(0) : 1, N = w.dim(w.rank() - 2), K = w.dim(w.rank() - 1);
   BILLFISH_ASSIGN_OR_RETURN(const format::PlainSizes sizes, format::SizesOf(scheme, E, N, K));
-  Quantizer quantizer(w, scheme, E, N, K, sizes);
+  Quantizer quantizer(w, scheme, E, N, K, sizes, threads);
   BILLFISH_RETURN_IF_ERROR(quantizer.Run());
   return FromParts(scheme, E, N, K, std::move(quantizer).Finish());
 }
