@@ -1,0 +1,157 @@
+// Model: a language model from a Hugging Face folder, run on this machine's CPU with a KV cache.
+//
+// Architectures: Llama, Qwen2, Qwen3, Mixtral, Qwen3-MoE, gpt-oss. Any matrix may be quantised or not.
+// The residual stream, norms, rotary embedding, attention, softmax and the cache are fp32; ModelOptions::activation is what the matrices
+// read. One Model serves any number of threads at once, each with its own KvCache and ExecContext.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "billfish/backend.h"
+#include "billfish/context.h"
+#include "billfish/moe.h"
+#include "billfish/status.h"
+#include "billfish/tensor.h"
+
+namespace billfish {
+
+/// Rotary position embedding: angle(position, i) = position * theta^(-2i/dim), with the frequencies rescaled as `kind` says.
+/// Source: the rope_type functions of Hugging Face transformers; yarn: Peng et al. 2023, arXiv:2309.00071.
+struct RopeConfig {
+  enum class Kind : uint8_t { kDefault, kLinear, kLlama3, kYarn };
+  Kind kind = Kind::kDefault;
+  double theta = 10000.0;
+  double factor = 1.0;                 ///< kLinear, kLlama3, kYarn
+  int64_t original_max_position = 0;   ///< kLlama3, kYarn: context length before extension
+  double low_freq_factor = 1.0;        ///< kLlama3
+  double high_freq_factor = 4.0;       ///< kLlama3
+  double beta_fast = 32.0;             ///< kYarn
+  double beta_slow = 1.0;              ///< kYarn
+  bool truncate = true;                ///< kYarn: round the correction range outwards to whole dimensions
+  double attention_factor = 1.0;       ///< multiplies cos and sin
+  int64_t dim = 0;                     ///< how many leading values of a head rotate
+};
+
+struct LayerConfig {
+  int64_t window = 0;  ///< a token sees itself and the window - 1 tokens before it; 0 = all
+  bool moe = false;
+};
+
+/// config.json and generation_config.json, resolved: nothing is left to a default outside of this struct.
+struct ModelConfig {
+  std::string architecture;  ///< for example "Qwen3MoeForCausalLM"
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;            ///< of q and k
+  int64_t v_head_dim = 0;          ///< of v
+  int64_t intermediate = 0;        ///< of dense layers; 0 where there are none
+  int64_t experts = 0;             ///< 0 = a dense model
+  int64_t top_k = 0;
+  int64_t moe_intermediate = 0;
+  int64_t max_position = 0;
+  bool tied_embeddings = false;
+  bool attention_bias = false;
+  float norm_eps = 0;
+  RopeConfig rope;
+  std::optional<RouterRule> router;      ///< without the correction, which is a tensor
+  std::optional<Activation> activation;  ///< of the experts
+  std::vector<LayerConfig> layers;
+  std::vector<int32_t> eos_ids;  ///< of both files, ascending
+  std::optional<int32_t> bos_id;
+};
+
+/// One matrix of a loaded model, for `inspect` and `explain`.
+struct ModuleSummary {
+  std::string name;    ///< "model.layers.0.self_attn.qkv_proj" for fused ones
+  std::string scheme;  ///< QuantScheme::Name()
+  std::string kernel;
+  int64_t E = 1, N = 0, K = 0;
+  size_t bytes = 0;         ///< packed, in memory
+  size_t weight_bytes = 0;  ///< without padding
+};
+
+struct LoadProgress {
+  int64_t layers_done = 0;
+  int64_t layers = 0;
+  size_t bytes = 0;  ///< of packed weights so far
+};
+
+struct ModelOptions {
+  DType activation = DType::kF32;  ///< what the matrices read: kF32 or kBF16
+  Mode mode = Mode::kExact;
+  std::string kernel;              ///< use this kernel wherever it supports the matrix; an error if it supports none
+  int64_t max_context = 0;         ///< longest sequence of a cache, in tokens; 0 = max_position_embeddings of config.json
+  std::function<bool(const LoadProgress&)> progress;  ///< called after each layer; false stops with kCancelled
+};
+
+/// Keys and values of one sequence, and the buffers of a forward call on it. Belongs to the Model that made it, which must outlive it.
+class KvCache {
+ public:
+  KvCache();
+  ~KvCache();
+  KvCache(KvCache&&) noexcept;
+  KvCache& operator=(KvCache&&) noexcept;
+
+  int64_t length() const;    ///< tokens held
+  int64_t capacity() const;  ///< tokens it has room for
+  size_t bytes() const;      ///< address space of keys and values; the system provides memory as the sequence grows
+  /// Forgets the tokens from `length` on. kInvalidArgument unless 0 <= length <= length().
+  Status Truncate(int64_t length);
+
+  struct Impl;  ///< opaque
+
+ private:
+  friend class Model;
+  std::unique_ptr<Impl> impl_;
+};
+
+class Model {
+ public:
+  Model();
+  ~Model();
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+
+  /// Reads the folder, packs every matrix for its kernel and drops the file again.
+  /// Errors: kUnsupported (architecture, rope type, activation: names what was found and what is supported), kCorruptFile (config.json
+  /// has a field of the wrong type or range, or a tensor's shape contradicts it: names the tensor and both shapes), kNotFound (a tensor
+  /// is missing: names it), kCancelled, and those of Checkpoint::Open, Linear::Create and MoeLayer::Create.
+  static Result<Model> Load(const std::filesystem::path& path, const ModelOptions& options = {});
+
+  const ModelConfig& config() const;
+  /// Longest sequence a cache may hold.
+  int64_t max_context() const;
+  /// Every matrix in the order in which a forward call reads them.
+  std::span<const ModuleSummary> modules() const;
+
+  /// Room for max_tokens tokens. kInvalidArgument outside 1 .. max_context(), kOutOfMemory.
+  Result<KvCache> NewCache(int64_t max_tokens) const;
+
+  /// Appends ids to the sequence of the cache. logits, f32: [T,V] for all ids (T = ids.size()), [1,V] for the last one only, or a view
+  /// without data (TensorView()) for none. Rows may be strided. Long inputs run in chunks of kPrefillChunk tokens.
+  /// The first calls grow ctx.workspace and the cache's buffers; a later call with no more ids allocates nothing.
+  /// Deterministic, independent of ctx.threads.
+  /// Errors: kInvalidArgument (no ids, an id outside the vocabulary, more tokens than the cache has room for, a cache of another model),
+  /// kShapeMismatch (logits), kOutOfMemory. After an error the cache is as before the call.
+  Status Forward(std::span<const int32_t> ids, KvCache& cache, TensorView logits, ExecContext& ctx) const;
+
+  static constexpr int64_t kPrefillChunk = 256;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// "LlamaForCausalLM", ...: every value of config.json's `architectures` that Model::Load accepts.
+std::span<const std::string_view> SupportedArchitectures();
+
+}  // namespace billfish

@@ -1,0 +1,42 @@
+// Several matrices that read the same input, as one call where their schemes allow it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "billfish/checkpoint.h"
+#include "billfish/linear.h"
+#include "billfish/model.h"
+
+namespace billfish::model {
+
+class FusedLinear {
+ public:
+  struct Part {
+    std::string name;  ///< module in the checkpoint
+    int64_t N;         ///< rows that the configuration expects
+    PackedWeight weight;
+    std::vector<float> bias;  ///< empty or [N]
+  };
+
+  /// Concatenates the rows of all parts; parts whose schemes differ stay matrices of their own. `name` is what modules() says of a
+  /// concatenated one.
+  static Result<FusedLinear> Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options);
+
+  /// y [M, N] f32 with N the sum of all parts; x [M, K].
+  Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;
+  size_t WorkspaceBytes(int64_t M) const;
+  int64_t N() const { return n_; }
+  void Summarise(std::vector<ModuleSummary>& modules) const;
+
+ private:
+  struct Piece {
+    std::string name;
+    std::string scheme;
+    Linear linear;
+  };
+  int64_t n_ = 0;
+  std::vector<Piece> pieces_;
+};
+
+}  // namespace billfish::model

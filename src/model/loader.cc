@@ -1,0 +1,309 @@
+#include "model/loader.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "core/float_formats.h"
+#include "core/status_macros.h"
+
+namespace billfish::model {
+namespace {
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options)
+      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options) {}
+
+  Result<Layer> LoadLayer(int64_t index);
+  Result<std::vector<float>> Vector(const std::string& tensor, int64_t size) const;
+  Result<FusedLinear::Part> Part(const std::string& module, int64_t N, int64_t K) const;
+  Result<Embedding> LoadEmbedding() const;
+  Result<FusedLinear> LoadHead() const;
+
+ private:
+  bool HasModule(const std::string& module) const { return checkpoint_.Describe(module).ok(); }
+  Result<PackedWeight> Matrix(const std::string& module, int64_t E, int64_t N, int64_t K) const;
+  Status LoadAttention(const std::string& prefix, Layer& layer) const;
+  Status LoadDense(const std::string& prefix, Layer& layer) const;
+  Status LoadExperts(const std::string& prefix, Layer& layer) const;
+  Result<PackedWeight> ExpertStack(const std::string& prefix, std::string_view pattern, int64_t N, int64_t K) const;
+  Result<PackedWeight> FusedStack(const std::string& module, int64_t N, int64_t K) const;
+  Result<std::vector<float>> StackBias(const std::string& prefix, std::string_view fused, std::span<const std::string_view> patterns,
+                                       int64_t N) const;
+
+  const Checkpoint& checkpoint_;
+  const Architecture& architecture_;
+  const ModelConfig& config_;
+  const ModelOptions& options_;
+};
+
+std::string ExpertName(const std::string& prefix, std::string_view pattern, int64_t expert) {
+  return prefix + fmt::format(fmt::runtime(pattern), expert);
+}
+
+Result<std::vector<float>> Loader::Vector(const std::string& tensor, int64_t size) const {
+  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.ReadF32(tensor));
+  if (static_cast<int64_t>(values.size()) != size) {
+    return Status(ErrorCode::kCorruptFile, fmt::format("{} has the shape [{}]; config.json implies [{}]", tensor,
+                                                       fmt::join(checkpoint_.Find(tensor)->shape, ", "), size));
+  }
+  return values;
+}
+
+Result<PackedWeight> Loader::Matrix(const std::string& module, int64_t E, int64_t N, int64_t K) const {
+  BILLFISH_ASSIGN_OR_RETURN(const ModuleInfo info, checkpoint_.Describe(module));
+  if (info.E != E || info.N != N || info.K != K) {
+    return Status(ErrorCode::kCorruptFile,
+                  fmt::format("{} has the shape [{}, {}, {}] (experts, outputs, inputs); config.json implies [{}, {}, {}]", module, info.E,
+                              info.N, info.K, E, N, K));
+  }
+  return checkpoint_.LoadWeight(module);
+}
+
+Result<FusedLinear::Part> Loader::Part(const std::string& module, int64_t N, int64_t K) const {
+  FusedLinear::Part part{module, N, {}, {}};
+  BILLFISH_ASSIGN_OR_RETURN(part.weight, Matrix(module, 1, N, K));
+  if (checkpoint_.Find(module + ".bias") != nullptr) {
+    BILLFISH_ASSIGN_OR_RETURN(part.bias, Vector(module + ".bias", N));
+  }
+  return part;
+}
+
+Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
+  const std::string attention = prefix + "self_attn.";
+  std::vector<FusedLinear::Part> parts;
+  for (const auto& [name, heads] :
+       {std::pair{"q_proj", config_.heads}, std::pair{"k_proj", config_.kv_heads}, std::pair{"v_proj", config_.kv_heads}}) {
+    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(attention + name, heads * config_.head_dim, config_.hidden));
+    parts.push_back(std::move(part));
+  }
+  BILLFISH_ASSIGN_OR_RETURN(layer.qkv, FusedLinear::Create(attention + "qkv_proj", std::move(parts), options_));
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part o, Part(attention + "o_proj", config_.hidden, config_.heads * config_.v_head_dim));
+  parts.clear();
+  parts.push_back(std::move(o));
+  BILLFISH_ASSIGN_OR_RETURN(layer.o, FusedLinear::Create(attention + "o_proj", std::move(parts), options_));
+  if (architecture_.qk_norm) {
+    BILLFISH_ASSIGN_OR_RETURN(layer.q_norm, Vector(attention + "q_norm.weight", config_.head_dim));
+    BILLFISH_ASSIGN_OR_RETURN(layer.k_norm, Vector(attention + "k_norm.weight", config_.head_dim));
+  }
+  if (architecture_.sinks) {
+    BILLFISH_ASSIGN_OR_RETURN(layer.sinks, Vector(attention + "sinks", config_.heads));
+  }
+  return OkStatus();
+}
+
+Status Loader::LoadDense(const std::string& prefix, Layer& layer) const {
+  std::vector<FusedLinear::Part> parts;
+  for (const char* name : {"mlp.gate_proj", "mlp.up_proj"}) {
+    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(prefix + name, config_.intermediate, config_.hidden));
+    parts.push_back(std::move(part));
+  }
+  BILLFISH_ASSIGN_OR_RETURN(layer.gate_up, FusedLinear::Create(prefix + "mlp.gate_up_proj", std::move(parts), options_));
+  parts.clear();
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part down, Part(prefix + "mlp.down_proj", config_.hidden, config_.intermediate));
+  parts.push_back(std::move(down));
+  BILLFISH_ASSIGN_OR_RETURN(layer.down, FusedLinear::Create(prefix + "mlp.down_proj", std::move(parts), options_));
+  return OkStatus();
+}
+
+Result<PackedWeight> Loader::ExpertStack(const std::string& prefix, std::string_view pattern, int64_t N, int64_t K) const {
+  std::vector<PackedWeight> experts;
+  for (int64_t e = 0; e < config_.experts; ++e) {
+    BILLFISH_ASSIGN_OR_RETURN(PackedWeight weight, Matrix(ExpertName(prefix, pattern, e), 1, N, K));
+    experts.push_back(std::move(weight));
+  }
+  Result<PackedWeight> stack = PackedWeight::StackExperts(experts);
+  if (!stack.ok()) return stack.error().WithContext(ExpertName(prefix, pattern, 0) + " and its siblings");
+  return stack;
+}
+
+// [E, N, K], or [E, K, N] where the family stores plain stacks transposed.
+Result<PackedWeight> Loader::FusedStack(const std::string& module, int64_t N, int64_t K) const {
+  BILLFISH_ASSIGN_OR_RETURN(const ModuleInfo info, checkpoint_.Describe(module));
+  if (!architecture_.experts.plain_stacks_transposed || info.format != "plain") return Matrix(module, config_.experts, N, K);
+  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight stored, Matrix(module, config_.experts, K, N));
+  const auto width = static_cast<size_t>(CodeBits(stored.scheme().codes) / 8);
+  const std::byte* from = stored.parts().codes.data();
+  std::vector<std::byte> codes(stored.parts().codes.size());
+  for (int64_t e = 0; e < config_.experts; ++e) {
+    for (int64_t k = 0; k < K; ++k) {
+      for (int64_t n = 0; n < N; ++n) {
+        std::memcpy(codes.data() + static_cast<size_t>((e * N + n) * K + k) * width,
+                    from + static_cast<size_t>((e * K + k) * N + n) * width, width);
+      }
+    }
+  }
+  WeightParts parts;
+  parts.codes = Bytes::Own(std::move(codes));
+  return PackedWeight::FromParts(stored.scheme(), config_.experts, N, K, std::move(parts));
+}
+
+// Biases of a stack: one tensor "<fused>_bias" [E, N], or one "<module>.bias" per expert and matrix, concatenated. Empty if there are none.
+Result<std::vector<float>> Loader::StackBias(const std::string& prefix, std::string_view fused, std::span<const std::string_view> patterns,
+                                             int64_t N) const {
+  const std::string stacked = prefix + std::string(fused) + "_bias";
+  if (checkpoint_.Find(stacked) != nullptr) return Vector(stacked, config_.experts * N);
+  std::vector<float> bias;
+  if (patterns.front().empty() || checkpoint_.Find(ExpertName(prefix, patterns.front(), 0) + ".bias") == nullptr) return bias;
+  for (int64_t e = 0; e < config_.experts; ++e) {
+    for (const std::string_view pattern : patterns) {
+      BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> part,
+                                Vector(ExpertName(prefix, pattern, e) + ".bias", N / static_cast<int64_t>(patterns.size())));
+      bias.insert(bias.end(), part.begin(), part.end());
+    }
+  }
+  return bias;
+}
+
+Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
+  const ExpertNames& names = architecture_.experts;
+  const int64_t E = config_.experts, I = config_.moe_intermediate, H = config_.hidden;
+  std::string router_name = prefix + std::string(names.router);
+  if (!HasModule(router_name) && HasModule(prefix + "mlp.gate")) router_name = prefix + "mlp.gate";
+  std::vector<FusedLinear::Part> router;
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part router_part, Part(router_name, E, H));
+  router.push_back(std::move(router_part));
+  BILLFISH_ASSIGN_OR_RETURN(layer.router, FusedLinear::Create(router_name, std::move(router), options_));
+
+  PackedWeight gate_up, down;
+  MoeOptions moe{
+      .activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode, .kernel = options_.kernel};
+  const std::string fused = prefix + std::string(names.gate_up);
+  if (!names.gate_up.empty() && HasModule(fused)) {
+    moe.order = names.fused_order;
+    layer.experts_name = fused;
+    BILLFISH_ASSIGN_OR_RETURN(gate_up, FusedStack(fused, 2 * I, H));
+    BILLFISH_ASSIGN_OR_RETURN(down, FusedStack(prefix + std::string(names.fused_down), H, I));
+  } else {
+    layer.experts_name = prefix + std::string(names.gate.substr(0, names.gate.find(".{}"))) + ".*";
+    BILLFISH_ASSIGN_OR_RETURN(const PackedWeight gate, ExpertStack(prefix, names.gate, I, H));
+    BILLFISH_ASSIGN_OR_RETURN(const PackedWeight up, ExpertStack(prefix, names.up, I, H));
+    std::vector<PackedWeight> pairs;
+    for (int64_t e = 0; e < E; ++e) {
+      BILLFISH_ASSIGN_OR_RETURN(const PackedWeight gate_e, gate.Expert(e));
+      BILLFISH_ASSIGN_OR_RETURN(const PackedWeight up_e, up.Expert(e));
+      const PackedWeight both[] = {gate_e, up_e};
+      Result<PackedWeight> pair = PackedWeight::ConcatRows(both);
+      if (!pair.ok()) return pair.error().WithContext(ExpertName(prefix, names.gate, e) + " and its up projection");
+      pairs.push_back(std::move(*pair));
+    }
+    BILLFISH_ASSIGN_OR_RETURN(gate_up, PackedWeight::StackExperts(pairs));
+    BILLFISH_ASSIGN_OR_RETURN(down, ExpertStack(prefix, names.down, H, I));
+  }
+  const std::string_view gate_up_patterns[] = {names.gate, names.up};
+  const std::string_view down_patterns[] = {names.down};
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> gate_up_bias, StackBias(prefix, names.gate_up, gate_up_patterns, 2 * I));
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> down_bias, StackBias(prefix, names.fused_down, down_patterns, H));
+  if (!gate_up_bias.empty()) moe.gate_up_bias = ConstTensorView(gate_up_bias.data(), DType::kF32, {E, 2 * I});
+  if (!down_bias.empty()) moe.down_bias = ConstTensorView(down_bias.data(), DType::kF32, {E, H});
+  layer.gate_up_scheme = gate_up.scheme().Name();
+  layer.down_scheme = down.scheme().Name();
+  Result<MoeLayer> experts = MoeLayer::Create(gate_up, down, moe);
+  if (!experts.ok()) return experts.error().WithContext(layer.experts_name);
+  layer.experts.emplace(std::move(*experts));
+  return OkStatus();
+}
+
+Result<Layer> Loader::LoadLayer(int64_t index) {
+  const std::string prefix = fmt::format("model.layers.{}.", index);
+  Layer layer;
+  layer.config = config_.layers[static_cast<size_t>(index)];
+  BILLFISH_ASSIGN_OR_RETURN(layer.attention_norm, Vector(prefix + "input_layernorm.weight", config_.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(layer.mlp_norm, Vector(prefix + "post_attention_layernorm.weight", config_.hidden));
+  BILLFISH_RETURN_IF_ERROR(LoadAttention(prefix, layer));
+  BILLFISH_RETURN_IF_ERROR(layer.config.moe ? LoadExperts(prefix, layer) : LoadDense(prefix, layer));
+  return layer;
+}
+
+Result<Embedding> Loader::LoadEmbedding() const {
+  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight weight, Matrix("model.embed_tokens", 1, config_.vocab, config_.hidden));
+  Embedding embedding{config_.vocab, config_.hidden, {}, {}};
+  const auto count = static_cast<size_t>(config_.vocab * config_.hidden);
+  if (weight.scheme().codes == CodeBook::kBF16) {
+    embedding.bf16.resize(count);
+    std::memcpy(embedding.bf16.data(), weight.parts().codes.data(), count * sizeof(uint16_t));
+  } else {
+    embedding.f32.resize(count);
+    BILLFISH_RETURN_IF_ERROR(weight.Dequantize({embedding.f32.data(), DType::kF32, {config_.vocab, config_.hidden}}));
+  }
+  return embedding;
+}
+
+Result<FusedLinear> Loader::LoadHead() const {
+  const std::string module = config_.tied_embeddings || !HasModule("lm_head") ? "model.embed_tokens" : "lm_head";
+  if (module != "lm_head" && !config_.tied_embeddings) {
+    return Status(ErrorCode::kNotFound, "lm_head.weight is missing, and config.json does not tie it to the embedding");
+  }
+  std::vector<FusedLinear::Part> parts;
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(module, config_.vocab, config_.hidden));
+  parts.push_back(std::move(part));
+  return FusedLinear::Create(module, std::move(parts), options_);
+}
+
+std::string ReadOptionalText(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  if (in) text << in.rdbuf();
+  return text.str();
+}
+
+void Summarise(const Layer& layer, std::vector<ModuleSummary>& modules) {
+  layer.qkv.Summarise(modules);
+  layer.o.Summarise(modules);
+  if (!layer.experts) {
+    layer.gate_up.Summarise(modules);
+    layer.down.Summarise(modules);
+    return;
+  }
+  layer.router->Summarise(modules);
+  const auto add = [&](const char* part, const std::string& scheme, const GroupedLinear& grouped) {
+    modules.push_back({layer.experts_name + part, scheme, std::string(grouped.kernel()), grouped.E(), grouped.N(), grouped.K(),
+                       grouped.bytes(), grouped.weight_bytes()});
+  };
+  add(" gate|up", layer.gate_up_scheme, layer.experts->gate_up());
+  add(" down", layer.down_scheme, layer.experts->down());
+}
+
+}  // namespace
+
+void Embedding::Row(int32_t id, float* out) const {
+  const int64_t begin = int64_t{id} * hidden;
+  if (bf16.empty()) {
+    std::copy_n(f32.data() + begin, hidden, out);
+  } else {
+    for (int64_t i = 0; i < hidden; ++i) out[i] = F32FromBF16(bf16[static_cast<size_t>(begin + i)]);
+  }
+}
+
+Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOptions& options) {
+  BILLFISH_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(path));
+  BILLFISH_ASSIGN_OR_RETURN(const ResolvedModel resolved,
+                            ResolveModel(checkpoint.config_json(), ReadOptionalText(path / "generation_config.json")));
+  LoadedModel model;
+  model.config = resolved.config;
+  Loader loader(checkpoint, *resolved.architecture, model.config, options);
+  BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
+  LoadProgress progress;
+  progress.layers = static_cast<int64_t>(model.config.layers.size());
+  for (int64_t index = 0; index < progress.layers; ++index) {
+    BILLFISH_ASSIGN_OR_RETURN(Layer layer, loader.LoadLayer(index));
+    Summarise(layer, model.modules);
+    model.layers.push_back(std::move(layer));
+    progress.layers_done = index + 1;
+    progress.bytes = 0;
+    for (const ModuleSummary& module : model.modules) progress.bytes += module.bytes;
+    if (options.progress && !options.progress(progress)) {
+      return Status(ErrorCode::kCancelled, fmt::format("loading stopped after layer {} of {}", index + 1, progress.layers));
+    }
+  }
+  BILLFISH_ASSIGN_OR_RETURN(model.final_norm, loader.Vector("model.norm.weight", model.config.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(model.lm_head, loader.LoadHead());
+  model.lm_head.Summarise(model.modules);
+  return model;
+}
+
+}  // namespace billfish::model
