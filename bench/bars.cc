@@ -10,7 +10,7 @@
 namespace billfish::bench {
 namespace {
 
-constexpr double kWidth = 980, kHead = 92, kPanelHeight = 190, kPanelGap = 56;
+constexpr double kWidth = 980, kHead = 92, kPanelHeight = 190, kPanelGap = 76;
 constexpr double kLeft = 60, kRight = 956;
 
 std::string PanelOf(const Row& row) { return fmt::format("{}, {}", MatrixOf(row), row.mode); }

@@ -45,8 +45,12 @@ void DrawGrid(Svg& svg, const LogAxis& x, const LogAxis& y) {
 }
 
 /// The roofs; ceilings that are nearly the same height share one line and one label.
-void DrawRoofs(Svg& svg, const Limits& limits, const LogAxis& x, const LogAxis& y) {
-  const double bandwidth = limits.read_bandwidth / 1e9;
+void DrawRoofs(Svg& svg, const Report& report, const LogAxis& x, const LogAxis& y) {
+  const Limits& limits = report.limits;
+  double bandwidth = limits.read_bandwidth / 1e9;  // or what a later probe saw, on a machine whose bandwidth moves
+  for (const Row& row : report.rows) {
+    if (row.limit == "read bandwidth") bandwidth = std::max(bandwidth, row.limit_value);
+  }
   std::vector<std::pair<double, std::string>> ceilings;
   for (const auto& [value, name] : {std::pair{limits.int8_dot / 1e9, "int8 dot"}, std::pair{limits.bf16_dot / 1e9, "bf16 dot"},
                                     std::pair{limits.fp32_fma / 1e9, "fp32 fma"}}) {
@@ -60,7 +64,7 @@ void DrawRoofs(Svg& svg, const Limits& limits, const LogAxis& x, const LogAxis& 
   const double start = std::max(x.low, y.low / bandwidth);
   svg.Line(x.At(start), y.At(start * bandwidth), x.At(top / bandwidth), y.At(top), kInk, 1.8);
   const double slope = std::atan2(y.At(top) - y.At(start * bandwidth), x.At(top / bandwidth) - x.At(start)) * 180 / 3.14159265358979;
-  const double middle = std::sqrt(start * top / bandwidth);
+  const double middle = start * std::pow(top / bandwidth / start, 0.2);  // left of where the points lie
   svg.Text(x.At(middle) - 9, y.At(middle * bandwidth) - 9, fmt::format("read {:.0f} GB/s", bandwidth), 12, kInk, Anchor::kMiddle, slope);
   for (const auto& [value, name] : ceilings) {
     svg.Line(x.At(value / bandwidth), y.At(value), kRight, y.At(value), kInk, 1.4, value == top ? "" : "6 4");
@@ -109,7 +113,7 @@ Result<std::string> DrawRoofline(const Report& report) {
   svg.Text(kLeft, 28, "Speed against what this machine can do", 17, kInk, Anchor::kStart, 0, true);
   svg.Text(kLeft, 48, fmt::format("{}, {} threads; billfish {}", report.cpu, report.threads, report.version), 12, kSoftInk);
   DrawGrid(svg, x, y);
-  DrawRoofs(svg, report.limits, x, y);
+  DrawRoofs(svg, report, x, y);
 
   const auto schemes = DistinctValues(report.rows, [](const Row& row) { return row.scheme; });
   const auto matrices = DistinctValues(report.rows, MatrixOf);
