@@ -11,32 +11,63 @@ namespace {
 constexpr float kShrink[] = {1.0f, 0.96f, 0.92f, 0.88f, 0.84f, 0.80f, 0.76f, 0.72f, 0.68f, 0.64f};
 constexpr int kRefinements = 2;
 
-int Quantum(float value, float inverse_scale, int zero) {
-  // The clamp comes first: the product may be far outside the range of int.
-  const float q = std::clamp(value * inverse_scale + static_cast<float>(zero), 0.0f, 15.0f);
-  return static_cast<int>(std::nearbyintf(q));
+// Sums run in this many fixed lanes, so that the compiler may vectorise them without changing their order.
+constexpr size_t kLanes = 16;
+
+// Adding and subtracting it rounds a float below 2^22 to the nearest integer, ties to even.
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+
+/// The code for value / scale + zero, a whole number 0..15.
+inline float Quantum(float shifted) {
+  const float above = shifted > 0.0f ? shifted : 0.0f;
+  const float clamped = above < 15.0f ? above : 15.0f;
+  return (clamped + kRounder) - kRounder;
 }
 
-double Error(std::span<const float> values, float scale, int zero) {
-  const float inverse = 1.0f / scale;
-  double error = 0;
-  for (float value : values) {
-    const float difference = value - static_cast<float>(Quantum(value, inverse, zero) - zero) * scale;
-    error += static_cast<double>(difference) * difference;
+// Folds the upper half of the lanes onto the lower half until four are left, then adds those in order.
+double Total(float (&lanes)[kLanes]) {
+  for (size_t width = kLanes / 2; width >= 4; width /= 2) {
+    for (size_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   }
-  return error;
+  return static_cast<double>(lanes[0]) + lanes[1] + lanes[2] + lanes[3];
+}
+
+// Calls add(i, lane) for every i; i and the lane rise together.
+template <class Add>
+void ForEachLane(size_t count, Add add) {
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
+  }
+  for (size_t lane = 0; i + lane < count; ++lane) add(i + lane, lane);
+}
+
+// sum (value - code * scale)^2; summed in units of the scale, where nothing overflows.
+double Error(std::span<const float> values, float scale, int zero_point) {
+  const float inverse = 1.0f / scale;
+  const auto zero = static_cast<float>(zero_point);
+  float sums[kLanes] = {};
+  ForEachLane(values.size(), [&](size_t i, size_t lane) {
+    const float v = values[i] * inverse;
+    const float difference = v - (Quantum(v + zero) - zero);
+    sums[lane] += difference * difference;
+  });
+  return Total(sums) * scale * scale;
 }
 
 // The scale that fits the codes of `scale` best in the least-squares sense; `scale` itself where every code is zero.
-float LeastSquaresScale(std::span<const float> values, float scale, int zero) {
+float LeastSquaresScale(std::span<const float> values, float scale, int zero_point) {
   const float inverse = 1.0f / scale;
-  double product = 0, square = 0;
-  for (float value : values) {
-    const int q = Quantum(value, inverse, zero) - zero;
-    product += static_cast<double>(value) * q;
-    square += static_cast<double>(q) * q;
-  }
-  return square > 0 && product > 0 ? static_cast<float>(product / square) : scale;
+  const auto zero = static_cast<float>(zero_point);
+  float products[kLanes] = {}, squares[kLanes] = {};
+  ForEachLane(values.size(), [&](size_t i, size_t lane) {
+    const float v = values[i] * inverse;
+    const float q = Quantum(v + zero) - zero;
+    products[lane] += v * q;
+    squares[lane] += q * q;
+  });
+  const double product = Total(products), square = Total(squares);
+  return square > 0 ? static_cast<float>(scale * (product / square)) : scale;
 }
 
 class Search {
@@ -104,7 +135,7 @@ EncodedGroup EncodeInt4(std::span<const float> values, ZeroPoint zero, DType sca
     return best;
   }
   const float inverse = 1.0f / best.scale;
-  for (size_t i = 0; i < values.size(); ++i) codes[i] = static_cast<uint8_t>(Quantum(values[i], inverse, best.zero));
+  for (size_t i = 0; i < values.size(); ++i) codes[i] = static_cast<uint8_t>(Quantum(values[i] * inverse + static_cast<float>(best.zero)));
   return best;
 }
 
