@@ -16,7 +16,7 @@ struct Row {
   std::string op;          ///< "linear", "grouped", "moe", "prefill", "decode"
   std::string name;        ///< shape or model: "4096x4096"
   std::string kernel;
-  std::string scheme;      ///< "mxfp4", ...; "mixed" for a model
+  std::string scheme;      ///< "mxfp4", ...; of most bytes for a model
   std::string mode;        ///< "exact" or "fast"
   std::string activation;  ///< "BF16" or "F32"
   int64_t M = 0;           ///< tokens of one call
@@ -29,7 +29,8 @@ struct Row {
   double gb_per_s = 0;     ///< stored weight bytes that a call must read / time
   double gflop_per_s = 0;
   double tokens_per_s = 0;
-  std::string limit;       ///< what bounds the call: "read bandwidth", "bf16 dot", "int8 dot" or "fp32 fma"
+  std::string limit;       ///< what bounds the call: "read bandwidth", "bf16 dot", "int8 dot", "fp32 fma"; "read (in cache)" for
+                           ///< a model that fits the caches, whose fraction may exceed 1
   double limit_value = 0;  ///< GB/s or GFLOP/s, for the bandwidth the median of the probes around the repetitions
   double fraction = 0;     ///< median over repetitions of (time at the limit / time), each against its own probes
 };
