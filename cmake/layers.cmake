@@ -4,7 +4,7 @@
 
 add_library(billfish_flags INTERFACE)
 target_compile_features(billfish_flags INTERFACE cxx_std_20)
-target_compile_options(billfish_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+target_compile_options(billfish_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Wno-missing-field-initializers
                        $<$<BOOL:${BILLFISH_WERROR}>:-Werror>)
 # GCC 12 reports overlaps of 2^62 bytes inside std::string (GCC bug 105651).
 target_compile_options(billfish_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
