@@ -1,7 +1,7 @@
 // Schedule of one call
 //
 //   block     at most kBlockRows rows are staged at a time (all threads, cut over rows), so the workspace does not grow with R
-//   segment   rows of one expert inside a block, at most as many as fit half of L2 once staged, in multiples of 8
+//   segment   rows of one expert inside a block, at most as many as fit most of L2 once staged, in multiples of 8
 //   item      a segment x a run of panels, numbered segment by segment
 //   lane      an equal share of consecutive items. Thread i takes the items of lane i in order, so that it reads one long stream and its
 //             prefetches past the end of an item are of use; when its lane is empty it helps with the next one.
@@ -19,7 +19,7 @@ namespace billfish::cpu {
 namespace {
 
 constexpr int64_t kBlockRows = 1024;
-constexpr size_t kStagedBudget = size_t{512} << 10;  // of a segment: half of a 1 MiB L2
+constexpr size_t kStagedBudget = size_t{768} << 10;  // of a segment: three quarters of a 1 MiB L2
 constexpr int64_t kInlineStageElements = 1 << 15;    // below this a parallel region costs more than staging
 constexpr int64_t kItemsPerThread = 32;
 

@@ -126,10 +126,12 @@ BILLFISH_INLINE __m512 ScaleVector(Scales kind, const uint8_t* p) {
 }
 
 // Each code policy: kPairs operands per 64-byte unit, state shared by a whole tile (tables), state of one chunk and half panel.
+// kReady: the stored bytes are operands already; keeping a copy of them gains nothing.
 // kManyRegisters: these need so many that the tile must be careful with its own.
 // kGroupScale: the scale is not inside the operands; the tile multiplies the sums of each chunk by ScaleVector().
 
 struct E2M1Plain {
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kE2M1); };
@@ -142,6 +144,7 @@ struct E2M1Plain {
 };
 
 struct E2M1Exponent {
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kE2M1); };
@@ -157,6 +160,7 @@ struct E2M1Exponent {
 };
 
 struct E2M1TimesE5M3 {
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = true;
   struct Shared { __m512i table = Load(&kE2M1Times512), half_step = Load(&kHalfStep); };
@@ -176,6 +180,7 @@ struct E2M1TimesE5M3 {
 };
 
 struct Int4Symmetric {
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kIntegerSymmetric); };
@@ -188,6 +193,7 @@ struct Int4Symmetric {
 };
 
 struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and zero = 0..16
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
   struct Shared { __m512i table = Load(&kIntegerShifted), mask = _mm512_set1_epi16(15); };
@@ -204,6 +210,7 @@ struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and 
 };
 
 struct E4M3Codes {
+  static constexpr bool kReady = false;
   static constexpr int kPairs = 2;
   static constexpr bool kManyRegisters = true;
   struct Shared {
@@ -221,6 +228,7 @@ struct E4M3Codes {
 };
 
 struct Bf16Codes {
+  static constexpr bool kReady = true;
   static constexpr int kPairs = 1;
   static constexpr bool kManyRegisters = false;
   struct Shared {};

@@ -9,6 +9,17 @@
 namespace billfish::cpu {
 namespace {
 
+/// Fetches the lines of y that StoreRows will write, which otherwise waits for memory once a row.
+BILLFISH_INLINE void PrefetchRows(const PanelJob& job, int row, int rows) {
+  const size_t width = job.y_bf16 ? 2 : 4;
+  const char* y = static_cast<const char*>(job.y) + int64_t{row} * job.y_stride * int64_t(width);
+  for (int t = 0; t < rows; ++t, y += job.y_stride * int64_t(width)) {
+    _mm_prefetch(y, _MM_HINT_T0);
+    _mm_prefetch(y + (size_t(job.cols) * width - 1) / 2, _MM_HINT_T0);
+    _mm_prefetch(y + size_t(job.cols) * width - 1, _MM_HINT_T0);
+  }
+}
+
 /// sums [rows, 32] -> y. Rounding to bf16 is round-to-nearest-even (vcvtneps2bf16).
 BILLFISH_INLINE void StoreRows(const PanelJob& job, int row, int rows, const float* sums) {
   const __mmask32 live = job.cols == kPanelRows ? ~__mmask32{0} : (__mmask32{1} << job.cols) - 1;

@@ -6,6 +6,9 @@
 //   registers    sums [2 halves][T]    operands [2]    tables and chunk state    broadcast           2 T + about 8 <= 32
 //   step         8 k: one raw load per half, then 4 x (expand 2 operands, T broadcasts, 2 T dots)
 //
+// Codes are expanded in registers as they stream by. With more rows than one tile the first tile of each slab also leaves its operands in
+// scratch (16 KiB, L1), and the others read those: expansion is paid once a slab and hides behind dots that are needed anyway.
+//
 // The dots own two of the four vector pipes; shifts, lookups and subtractions go to the other two, so expansion hides behind the dots
 // from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start per cycle, so 12 sums must
 // be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the
@@ -36,11 +39,16 @@ struct TileArgs {
   size_t x_slab_stride;
   float* c;              ///< [T, 32]
   bool accumulate;       ///< add to c instead of overwriting
+  const uint8_t* ahead;  ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
+  uint8_t* operands;     ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
 };
+
+/// Where operands come from: the codes; the codes, leaving them in scratch; scratch.
+enum class Source { kStream, kStreamAndKeep, kKept };
 
 BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
 
-template <class Codes, bool kGroupScale, int T>
+template <class Codes, bool kGroupScale, Source kSource, int T>
 void Tile(const TileArgs& a) {
   constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= 5 || (T == 6 && !kGroupScale && !Codes::kManyRegisters) ? 2 : 1;
   constexpr bool kSumsInMemory = kGroupScale && T > 4;  // group sums and row sums together would not fit
@@ -49,6 +57,8 @@ void Tile(const TileArgs& a) {
   const typename Codes::Shared shared;
   const size_t scale_bytes = size_t(ScaleBytesOf(a.scales)) * 16;
   const uint8_t* w = a.w;
+  uint8_t* operand = a.operands;
+  const uint8_t* ahead = a.ahead;
   float* c = a.c;
 
   __m512 sum[2][T];
@@ -85,11 +95,17 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
-    for (const uint8_t* p = w; p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
-      _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    if constexpr (kSource != Source::kKept) {
+      for (const uint8_t* p = w; p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
+        _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+      }
     }
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      const typename Codes::Chunk state[2] = {Codes::Begin(scale, zero), Codes::Begin(scale + scale_bytes, zero + 16)};
+      typename Codes::Chunk state[2] = {};
+      if constexpr (kSource != Source::kKept) {
+        state[0] = Codes::Begin(scale, zero);
+        state[1] = Codes::Begin(scale + scale_bytes, zero + 16);
+      }
       __m512 s0, s1;
       if constexpr (kGroupScale) {
         s0 = ScaleVector(a.scales, scale);
@@ -97,15 +113,33 @@ void Tile(const TileArgs& a) {
         clear_ways();
       }
       for (int step = 0; step < a.steps; ++step) {
-        Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
-          _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_T0);
-        });
+        if constexpr (kSource != Source::kKept) {
+          Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
+            _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_T0);
+          });
+        }
+        if constexpr (kSource != Source::kStream || Codes::kReady) {
+          _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(ahead + kLine), _MM_HINT_T0);
+          ahead += kStagedBF16Bytes * 8 / kSlabK * T;
+        }
         Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
-          const __m512i raw0 = Load(code + unit * 2 * kLine), raw1 = Load(code + unit * 2 * kLine + kLine);
+          __m512i raw0 = {}, raw1 = {};
+          if constexpr (kSource != Source::kKept) raw0 = Load(code + unit * 2 * kLine), raw1 = Load(code + unit * 2 * kLine + kLine);
           Unrolled<Codes::kPairs>([&]<int pair>() __attribute__((always_inline)) {
             constexpr int kPair = unit * Codes::kPairs + pair;
-            const __m512i w0 = Codes::template Expand<pair>(raw0, shared, state[0]);
-            const __m512i w1 = Codes::template Expand<pair>(raw1, shared, state[1]);
+            __m512i w0, w1;
+            if constexpr (kSource == Source::kKept) {
+              w0 = Load(operand + 2 * kPair * kLine);
+              w1 = Load(operand + (2 * kPair + 1) * kLine);
+            } else {
+              w0 = Codes::template Expand<pair>(raw0, shared, state[0]);
+              w1 = Codes::template Expand<pair>(raw1, shared, state[1]);
+            }
+            if constexpr (kSource == Source::kStreamAndKeep) {
+              _mm512_store_si512(operand + 2 * kPair * kLine, w0);
+              _mm512_store_si512(operand + (2 * kPair + 1) * kLine, w1);
+            }
             Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
               const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * kStagedBF16Bytes + 4 * kPair));
               way[kPair % kWays][0][t] = Dot(way[kPair % kWays][0][t], w0, xb);
@@ -114,6 +148,7 @@ void Tile(const TileArgs& a) {
           });
         });
         code += kStepBytes;
+        if constexpr (kSource != Source::kStream) operand += 8 * kLine;
         x += 16;
       }
       if constexpr (kGroupScale) {
@@ -150,13 +185,13 @@ void Tile(const TileArgs& a) {
 using TileFunction = void (*)(const TileArgs&);
 inline constexpr int kMaxTile = 8;
 
-template <class Codes, bool kGroupScale, int... t>
+template <class Codes, bool kGroupScale, Source kSource, int... t>
 constexpr std::array<TileFunction, sizeof...(t) + 1> TilesOf(std::integer_sequence<int, t...>) {
-  return {nullptr, &Tile<Codes, kGroupScale, t + 1>...};
+  return {nullptr, &Tile<Codes, kGroupScale, kSource, t + 1>...};
 }
 /// [T] for T = 1 .. kMax.
-template <class Codes, bool kGroupScale, int kMax>
-inline constexpr auto kTiles = TilesOf<Codes, kGroupScale>(std::make_integer_sequence<int, kMax>{});
+template <class Codes, bool kGroupScale, int kMax, Source kSource = Source::kStream>
+inline constexpr auto kTiles = TilesOf<Codes, kGroupScale, kSource>(std::make_integer_sequence<int, kMax>{});
 
 }  // namespace
 }  // namespace billfish::cpu

@@ -21,16 +21,17 @@
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
+constexpr int kKeptSlabs = 1;  // 16 KiB of operands, a third of L1
+static_assert(kKeptSlabs * kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
+
 /// Rows of the next tile. Eight keep 16 dots in flight, six only 12; one or two alone would stream the panel for little.
 constexpr int NextTile(int left) {
   if (left == kMaxTile + 1 || left == kMaxTile + 2) return 5;
   return std::min(left, kMaxTile);
 }
 
-template <class Tiles>
-BILLFISH_INLINE void RunPanel(const PanelJob& job, const Tiles& tile_of) {
+TileArgs ArgsOf(const PanelJob& job) {
   const PanelLayout& layout = *job.layout;
-  alignas(64) float sums[kMaxTile * kPanelRows];
   TileArgs args{};
   args.w = reinterpret_cast<const uint8_t*>(job.panel);
   args.slabs = layout.slabs();
@@ -40,27 +41,58 @@ BILLFISH_INLINE void RunPanel(const PanelJob& job, const Tiles& tile_of) {
   args.scales = layout.scales;
   args.zeros = layout.codes == Codes::kInt4Zero;
   args.x_slab_stride = job.slab_stride;
+  return args;
+}
+
+/// At most one tile: all slabs in one go.
+void RunTile(const PanelJob& job, TileFunction tile) {
+  alignas(64) float sums[kMaxTile * kPanelRows];
+  TileArgs args = ArgsOf(job);
+  args.x = reinterpret_cast<const uint8_t*>(job.x);
   args.c = sums;
-  for (int begin = 0; begin < job.rows;) {
-    const int rows = NextTile(job.rows - begin);
-    args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(begin) * kStagedBF16Bytes;
-    tile_of(rows)(args);
-    StoreRows(job, begin, rows, sums);
-    begin += rows;
+  tile(args);
+  StoreRows(job, 0, job.rows, sums);
+}
+
+/// Several tiles: slab by slab, all tiles.
+template <class C, bool kGroupScale>
+void RunTiles(const PanelJob& job) {
+  constexpr Source kFirst = C::kReady ? Source::kStream : Source::kStreamAndKeep, kOther = C::kReady ? Source::kStream : Source::kKept;
+  const PanelLayout& layout = *job.layout;
+  float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
+  TileArgs args = ArgsOf(job);
+  args.operands = reinterpret_cast<uint8_t*>(job.scratch);
+  const int slabs = layout.slabs();
+  for (int first = 0; first < slabs; first += kKeptSlabs) {
+    args.slabs = std::min(kKeptSlabs, slabs - first);
+    args.chunks_last = layout.chunks_in_slab(first + args.slabs - 1);
+    args.accumulate = first > 0;
+    for (int begin = 0; begin < job.rows;) {
+      const int rows = NextTile(job.rows - begin);
+      args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
+      args.c = sums + begin * kPanelRows;
+      args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes
+                                           : reinterpret_cast<const uint8_t*>(job.x) + size_t(first + kKeptSlabs) * job.slab_stride;
+      if (first + kKeptSlabs >= slabs) PrefetchRows(job, begin, rows);
+      (begin == 0 ? kTiles<C, kGroupScale, kMaxTile, kFirst> : kTiles<C, kGroupScale, kMaxTile, kOther>)[size_t(rows)](args);
+      begin += rows;
+    }
+    args.w += size_t(args.slabs) * layout.slab_bytes(layout.slab_chunks);  // past the end after the last round, and not read then
   }
+  StoreRows(job, 0, job.rows, sums);
 }
 
 template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
-  RunPanel(job, [](int rows) { return kTiles<C, kGroupScale, kMaxTile>[size_t(rows)]; });
+  if (job.rows <= kMaxTile) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
+  RunTiles<C, kGroupScale>(job);
 }
 
 /// With few rows an operand is used too seldom to pay for folding its scale: multiplying the chunk sums is cheaper up to kFolded - 1 rows.
 template <class Folding, int kFolded>
 void PanelE2M1(const PanelJob& job) {
-  RunPanel(job, [](int rows) {
-    return rows < kFolded ? kTiles<E2M1Plain, true, kFolded - 1>[size_t(rows)] : kTiles<Folding, false, kMaxTile>[size_t(rows)];
-  });
+  if (job.rows < kFolded) return RunTile(job, kTiles<E2M1Plain, true, kFolded - 1>[size_t(job.rows)]);
+  Panel<Folding, false>(job);
 }
 
 }  // namespace
