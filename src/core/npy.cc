@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cstring>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "billfish/npy.h"
 #include "core/read_file.h"
@@ -93,7 +95,8 @@ Result<std::vector<int32_t>> ToIds(std::string_view data) {
     if (!std::in_range<int32_t>(value) || value < 0) {
       return Status(ErrorCode::kInvalidArgument, fmt::format("element {} is {}, which is not a token id (0..2147483647)", i, value));
     }
-    ids[i] = static_cast<int32_t>(value);
+    // Not negative, so the way over unsigned is exact; it shows that no signed char is meant.
+    ids[i] = static_cast<int32_t>(static_cast<std::make_unsigned_t<T>>(value));
   }
   return ids;
 }

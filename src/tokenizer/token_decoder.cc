@@ -103,7 +103,8 @@ Result<std::string> TokenDecoder::Decode(std::vector<std::string> tokens) const 
 Status TokenDecoder::Run(ByteLevel, Tokens& tokens) {
   std::string bytes;
   for (const std::string& token : tokens) AppendBytesOfToken(token, bytes);
-  tokens.assign(1, ToValidUtf8(bytes));
+  tokens.clear();
+  tokens.push_back(ToValidUtf8(bytes));
   return {};
 }
 
@@ -136,7 +137,8 @@ Status TokenDecoder::Run(ByteFallback, Tokens& tokens) {
 Status TokenDecoder::Run(Fuse, Tokens& tokens) {
   std::string all;
   for (const std::string& token : tokens) all += token;
-  tokens.assign(1, std::move(all));
+  tokens.clear();
+  tokens.push_back(std::move(all));
   return {};
 }
 

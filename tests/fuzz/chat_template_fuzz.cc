@@ -13,7 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   const std::vector<billfish::ChatMessage> messages = {
-      {"system", "Be brief."}, {"user", "Hi <b>\xC3\xA9"}, {"assistant", "", R"({"tool_calls": [{"function": {"name": "f", "arguments": {"a": [1, 2.5, null]}}}]})"}};
+      {"system", "Be brief."},
+      {"user", "Hi <b>\xC3\xA9"},
+      {"assistant", "", R"({"tool_calls": [{"function": {"name": "f", "arguments": {"a": [1, 2.5, null]}}}]})"}};
   const billfish::ChatOptions options{.tools_json = R"([{"type": "function"}])", .now = 1718456789};
   const auto text = chat_template->Render(messages, options);
   if (!text.ok() && text.error().message().empty()) std::abort();

@@ -19,7 +19,8 @@ void Require(bool condition) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const size_t zero = input.find('\0');
-  const std::string_view text = zero == std::string_view::npos ? "Hello, w\xC3\xB6rld's  12 <s> \n x" : input.substr(zero + 1).substr(0, kMaxText);
+  const std::string_view text =
+      zero == std::string_view::npos ? "Hello, w\xC3\xB6rld's  12 <s> \n x" : input.substr(zero + 1).substr(0, kMaxText);
   const auto tokenizer = billfish::Tokenizer::FromJson(input.substr(0, zero));
   if (!tokenizer.ok()) {
     Require(!tokenizer.error().message().empty());

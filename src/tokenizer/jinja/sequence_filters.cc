@@ -82,6 +82,7 @@ Result<Value> SortFilter(Interpreter& interpreter, const Value& input, const Arg
   }
   BILLFISH_RETURN_IF_ERROR(SortKeyed(interpreter, keyed, bound.Flag(0, false)));
   std::vector<Value> sorted;
+  sorted.reserve(keyed.size());
   for (Keyed& k : keyed) sorted.push_back(std::move(k.item));
   return MakeList(interpreter, std::move(sorted), List::Kind::kList);
 }
@@ -110,6 +111,7 @@ Result<Value> DictSort(Interpreter& interpreter, const Value& input, const Argum
   }
   BILLFISH_RETURN_IF_ERROR(SortKeyed(interpreter, keyed, bound.Flag(2, false)));
   std::vector<Value> sorted;
+  sorted.reserve(keyed.size());
   for (Keyed& k : keyed) sorted.push_back(std::move(k.item));
   return MakeList(interpreter, std::move(sorted), List::Kind::kList);
 }
@@ -188,7 +190,8 @@ Result<Value> MapFilter(Interpreter& interpreter, const Value& input, const Argu
     BILLFISH_ASSIGN_OR_RETURN(const auto bound, BoundArguments::Bind("map", arguments, {"attribute", "default"}, 1));
     for (const Value& item : items) {
       BILLFISH_ASSIGN_OR_RETURN(Value value, AttributePath(interpreter, item, bound.At(0)));
-      mapped.push_back(value.is_undefined() && bound.Has(1) ? bound.At(1) : std::move(value));
+      if (value.is_undefined() && bound.Has(1)) value = bound.At(1);
+      mapped.push_back(std::move(value));
     }
   } else {
     if (!arguments.positional[0].is_text()) return Invalid("map needs the name of a filter");
