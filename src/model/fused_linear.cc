@@ -6,7 +6,7 @@
 
 namespace billfish::model {
 
-Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options) {
+Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish) {
   FusedLinear fused;
   if (parts.size() > 1) {
     std::vector<PackedWeight> weights;
@@ -31,9 +31,11 @@ Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Par
     LinearOptions linear_options;
     linear_options.activation = options.activation;
     linear_options.mode = options.mode;
-    linear_options.kernel = options.kernel;
     if (!part.bias.empty()) linear_options.bias = ConstTensorView(part.bias.data(), DType::kF32, {part.N});
-    Result<Linear> linear = Linear::Create(part.weight, linear_options);
+    Result<Linear> linear = wish.Grant([&](const std::string& kernel) {
+      linear_options.kernel = kernel;
+      return Linear::Create(part.weight, linear_options);
+    });
     if (!linear.ok()) return linear.error().WithContext(part.name);
     fused.n_ += part.N;
     fused.pieces_.push_back({part.name, part.weight.scheme().Name(), std::move(*linear)});

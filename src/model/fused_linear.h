@@ -7,6 +7,7 @@
 #include "billfish/checkpoint.h"
 #include "billfish/linear.h"
 #include "billfish/model.h"
+#include "model/kernel_wish.h"
 
 namespace billfish::model {
 
@@ -21,7 +22,7 @@ class FusedLinear {
 
   /// Concatenates the rows of all parts; parts whose schemes differ stay matrices of their own. `name` is what modules() says of a
   /// concatenated one.
-  static Result<FusedLinear> Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options);
+  static Result<FusedLinear> Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish);
 
   /// y [M, N] f32 with N the sum of all parts; x [M, K].
   Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;

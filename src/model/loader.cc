@@ -15,8 +15,9 @@ namespace {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options)
-      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options) {}
+  Loader(const Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options,
+         KernelWish& wish)
+      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options), wish_(wish) {}
 
   Result<Layer> LoadLayer(int64_t index);
   Result<std::vector<float>> Vector(const std::string& tensor, int64_t size) const;
@@ -39,6 +40,7 @@ class Loader {
   const Architecture& architecture_;
   const ModelConfig& config_;
   const ModelOptions& options_;
+  KernelWish& wish_;
 };
 
 std::string ExpertName(const std::string& prefix, std::string_view pattern, int64_t expert) {
@@ -81,11 +83,11 @@ Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
     BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(attention + name, heads * config_.head_dim, config_.hidden));
     parts.push_back(std::move(part));
   }
-  BILLFISH_ASSIGN_OR_RETURN(layer.qkv, FusedLinear::Create(attention + "qkv_proj", std::move(parts), options_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.qkv, FusedLinear::Create(attention + "qkv_proj", std::move(parts), options_, wish_));
   BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part o, Part(attention + "o_proj", config_.hidden, config_.heads * config_.v_head_dim));
   parts.clear();
   parts.push_back(std::move(o));
-  BILLFISH_ASSIGN_OR_RETURN(layer.o, FusedLinear::Create(attention + "o_proj", std::move(parts), options_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.o, FusedLinear::Create(attention + "o_proj", std::move(parts), options_, wish_));
   if (architecture_.qk_norm) {
     BILLFISH_ASSIGN_OR_RETURN(layer.q_norm, Vector(attention + "q_norm.weight", config_.head_dim));
     BILLFISH_ASSIGN_OR_RETURN(layer.k_norm, Vector(attention + "k_norm.weight", config_.head_dim));
@@ -102,11 +104,11 @@ Status Loader::LoadDense(const std::string& prefix, Layer& layer) const {
     BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(prefix + name, config_.intermediate, config_.hidden));
     parts.push_back(std::move(part));
   }
-  BILLFISH_ASSIGN_OR_RETURN(layer.gate_up, FusedLinear::Create(prefix + "mlp.gate_up_proj", std::move(parts), options_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.gate_up, FusedLinear::Create(prefix + "mlp.gate_up_proj", std::move(parts), options_, wish_));
   parts.clear();
   BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part down, Part(prefix + "mlp.down_proj", config_.hidden, config_.intermediate));
   parts.push_back(std::move(down));
-  BILLFISH_ASSIGN_OR_RETURN(layer.down, FusedLinear::Create(prefix + "mlp.down_proj", std::move(parts), options_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.down, FusedLinear::Create(prefix + "mlp.down_proj", std::move(parts), options_, wish_));
   return OkStatus();
 }
 
@@ -167,11 +169,10 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
   std::vector<FusedLinear::Part> router;
   BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part router_part, Part(router_name, E, H));
   router.push_back(std::move(router_part));
-  BILLFISH_ASSIGN_OR_RETURN(layer.router, FusedLinear::Create(router_name, std::move(router), options_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.router, FusedLinear::Create(router_name, std::move(router), options_, wish_));
 
   PackedWeight gate_up, down;
-  MoeOptions moe{
-      .activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode, .kernel = options_.kernel};
+  MoeOptions moe{.activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode};
   const std::string fused = prefix + std::string(names.gate_up);
   if (!names.gate_up.empty() && HasModule(fused)) {
     moe.order = names.fused_order;
@@ -202,7 +203,10 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
   if (!down_bias.empty()) moe.down_bias = ConstTensorView(down_bias.data(), DType::kF32, {E, H});
   layer.gate_up_scheme = gate_up.scheme().Name();
   layer.down_scheme = down.scheme().Name();
-  Result<MoeLayer> experts = MoeLayer::Create(gate_up, down, moe);
+  Result<MoeLayer> experts = wish_.Grant([&](const std::string& kernel) {
+    moe.kernel = kernel;
+    return MoeLayer::Create(gate_up, down, moe);
+  });
   if (!experts.ok()) return experts.error().WithContext(layer.experts_name);
   layer.experts.emplace(std::move(*experts));
   return OkStatus();
@@ -241,7 +245,7 @@ Result<FusedLinear> Loader::LoadHead() const {
   std::vector<FusedLinear::Part> parts;
   BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(module, config_.vocab, config_.hidden));
   parts.push_back(std::move(part));
-  return FusedLinear::Create(module, std::move(parts), options_);
+  return FusedLinear::Create(module, std::move(parts), options_, wish_);
 }
 
 std::string ReadOptionalText(const std::filesystem::path& path) {
@@ -285,7 +289,8 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
                             ResolveModel(checkpoint.config_json(), ReadOptionalText(path / "generation_config.json")));
   LoadedModel model;
   model.config = resolved.config;
-  Loader loader(checkpoint, *resolved.architecture, model.config, options);
+  KernelWish wish(options.kernel);
+  Loader loader(checkpoint, *resolved.architecture, model.config, options, wish);
   BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
   LoadProgress progress;
   progress.layers = static_cast<int64_t>(model.config.layers.size());
@@ -303,6 +308,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
   BILLFISH_ASSIGN_OR_RETURN(model.final_norm, loader.Vector("model.norm.weight", model.config.hidden));
   BILLFISH_ASSIGN_OR_RETURN(model.lm_head, loader.LoadHead());
   model.lm_head.Summarise(model.modules);
+  BILLFISH_RETURN_IF_ERROR(wish.Verdict());
   return model;
 }
 

@@ -12,10 +12,13 @@ Status Configure(const ConfigReader& json, ModelConfig& config) {
   BILLFISH_ASSIGN_OR_RETURN(config.top_k, json.Int(top_k_key, 1));
   config.moe_intermediate = config.intermediate;
   config.router = RouterRule{.score = RouterRule::Score::kTopKSoftmax, .E = config.experts, .top_k = config.top_k};
-  // alpha and beta are constants of the architecture; the limit is 7 where config.json has none (as its own code has it).
+  // beta is a constant of the architecture; older config.json have neither limit nor alpha, which were constants then.
   BILLFISH_ASSIGN_OR_RETURN(const double limit, json.Number("swiglu_limit", 7.0));
   if (limit <= 0) return json.Wrong("swiglu_limit", "positive");
-  config.activation = Activation{.kind = Activation::Kind::kSwigluOai, .limit = static_cast<float>(limit), .alpha = 1.702f, .beta = 1.0f};
+  BILLFISH_ASSIGN_OR_RETURN(const double alpha, json.Number("swiglu_alpha", 1.702));
+  if (alpha <= 0) return json.Wrong("swiglu_alpha", "positive");
+  config.activation = Activation{
+      .kind = Activation::Kind::kSwigluOai, .limit = static_cast<float>(limit), .alpha = static_cast<float>(alpha), .beta = 1.0f};
   for (LayerConfig& layer : config.layers) layer.moe = true;
   return OkStatus();
 }
