@@ -30,7 +30,9 @@ function(billfish_layer name)
       file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cpu/kernels/${isa}/*.cc)
       if(isa_sources AND (isa STREQUAL "scalar" OR CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64"))
         add_library(billfish_cpu_${isa} OBJECT ${isa_sources})
-        target_compile_options(billfish_cpu_${isa} PRIVATE ${BILLFISH_ISA_FLAGS_${isa}})
+        # GCC 12 warns of its own _mm512_undefined_* headers.
+        target_compile_options(billfish_cpu_${isa} PRIVATE ${BILLFISH_ISA_FLAGS_${isa}}
+                               $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
         target_link_libraries(billfish_cpu_${isa} PRIVATE billfish_flags ${ARG_LIBS})
         list(APPEND objects billfish_cpu_${isa})
       endif()
