@@ -32,10 +32,11 @@ Result<bool> IsIgnored(const std::string& module, const std::vector<std::string>
   return false;
 }
 
-// Whether a stored module needs no new rounding. The dtype of int4 scales is the source's own.
-bool SameNumbers(QuantScheme stored, const QuantScheme& asked) {
-  if (stored.codes == CodeBook::kInt4) stored.scale = asked.scale;
-  return stored == asked;
+// Whether a stored module needs no new rounding. The dtype of int4 scales is the source's own, and a group as long as the row is the row.
+bool SameNumbers(const ModuleInfo& module, QuantScheme asked) {
+  if (asked.codes == CodeBook::kInt4) asked.scale = module.scheme.scale;
+  if (asked.codes == CodeBook::kInt4 && module.scheme.group == 0 && asked.group == module.K) asked.group = 0;
+  return module.scheme == asked;
 }
 
 Status CheckLayout(const QuantizeOptions& options, bool gpt_oss, const Checkpoint& source) {
@@ -72,7 +73,7 @@ Result<Item> QuantizeItem(const ModuleInfo& module, const QuantizeOptions& optio
     item.plain_tensor = PlainTensor(module);
     item.transposed = gpt_oss && KindOfModule(module.name) == ModuleKind::kExpert;
     if (item.transposed) std::swap(item.shape.N, item.shape.K);
-  } else if (SameNumbers(module.scheme, options.scheme)) {
+  } else if (SameNumbers(module, options.scheme)) {
     item.action = Action::kRewrite;
     item.shape.scheme = module.scheme;
   } else if (options.requantize) {
