@@ -15,7 +15,8 @@ constexpr double kLeft = 60, kRight = 956;
 
 std::string PanelOf(const Row& row) { return fmt::format("{}, {}", MatrixOf(row), row.mode); }
 
-void DrawPanel(Svg& svg, const std::string& title, const std::vector<const Row*>& rows, const std::vector<std::string>& schemes, double top) {
+void DrawPanel(Svg& svg, const std::string& title, const std::vector<const Row*>& rows, const std::vector<std::string>& schemes,
+               double top) {
   const double bottom = top + kPanelHeight;
   double highest = 1.0;
   for (const Row* row : rows) highest = std::max(highest, row->fraction);
@@ -62,10 +63,11 @@ Result<std::string> DrawBars(const Report& report) {
   const auto panels = DistinctValues(report.rows, PanelOf);
   Svg svg(kWidth, kHead + static_cast<double>(panels.size()) * (kPanelHeight + kPanelGap) + 6);
   svg.Text(kLeft, 28, "Fraction of the limit measured in the same run", 17, kInk, Anchor::kStart, 0, true);
-  svg.Text(kLeft, 47, fmt::format("{}, {} threads, read {:.0f} GB/s, bf16 dot {:.0f}, int8 dot {:.0f} GFLOP/s; billfish {}", report.cpu,
-                                  report.threads, report.limits.read_bandwidth / 1e9, report.limits.bf16_dot / 1e9,
-                                  report.limits.int8_dot / 1e9, report.version),
-           12, kSoftInk);
+  svg.Text(
+      kLeft, 47,
+      fmt::format("{}, {} threads, read {:.0f} GB/s, bf16 dot {:.0f}, int8 dot {:.0f} GFLOP/s; billfish {}", report.cpu, report.threads,
+                  report.limits.read_bandwidth / 1e9, report.limits.bf16_dot / 1e9, report.limits.int8_dot / 1e9, report.version),
+      12, kSoftInk);
   double x = kRight;
   for (size_t i = schemes.size(); i-- > 0;) {
     x -= 26 + 7.0 * static_cast<double>(schemes[i].size());

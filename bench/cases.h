@@ -24,7 +24,7 @@ struct RunOptions {
   Mode mode = Mode::kExact;
   std::string kernel;
   int threads = 1;
-  double budget_s = 0.5;     ///< for each row
+  double budget_s = 0.5;  ///< for each row
 };
 
 /// Called with every finished row; false stops with kCancelled.

@@ -19,7 +19,8 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
   std::vector<Linear> copies;
   const int64_t count = CopiesOf(weight->bytes());
   for (int64_t i = 0; i < count; ++i) {
-    Result<Linear> linear = Linear::Create(*weight, {.activation = options.activation, .mode = options.mode, .kernel = options.kernel, .bias = {}});
+    Result<Linear> linear =
+        Linear::Create(*weight, {.activation = options.activation, .mode = options.mode, .kernel = options.kernel, .bias = {}});
     if (!linear) return linear.error();
     copies.push_back(std::move(linear).value());
   }

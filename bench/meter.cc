@@ -31,7 +31,9 @@ Peak PeakOf(const Limits& limits, bool fast, bool f32_activations) {
   return {limits.bf16_dot, "bf16 dot"};
 }
 
-int64_t CopiesOf(size_t bytes) { return std::max<int64_t>(2, static_cast<int64_t>(std::ceil(kColdBytes / static_cast<double>(std::max<size_t>(bytes, 1))))); }
+int64_t CopiesOf(size_t bytes) {
+  return std::max<int64_t>(2, static_cast<int64_t>(std::ceil(kColdBytes / static_cast<double>(std::max<size_t>(bytes, 1)))));
+}
 
 Status Meter::Measure(const Workload& workload, Row& row) const {
   int64_t call = 0;

@@ -13,11 +13,11 @@ namespace billfish::bench {
 /// Calls that rotate over copies of their weights, so that no cache still holds what a call reads.
 struct Workload {
   int64_t copies = 1;
-  std::function<Status(int64_t call)> run;      ///< call counts up without end; the callee takes it modulo what it rotates
-  std::function<double(int64_t call)> bytes;    ///< weight bytes that this call must read
-  double operations = 0;                        ///< of one call, 2 per multiply-add
-  double peak = 0;                              ///< operations per second of the arithmetic it uses
-  std::string peak_name;                        ///< "bf16 dot", ...
+  std::function<Status(int64_t call)> run;    ///< call counts up without end; the callee takes it modulo what it rotates
+  std::function<double(int64_t call)> bytes;  ///< weight bytes that this call must read
+  double operations = 0;                      ///< of one call, 2 per multiply-add
+  double peak = 0;                            ///< operations per second of the arithmetic it uses
+  std::string peak_name;                      ///< "bf16 dot", ...
 };
 
 /// The arithmetic limit of exact bf16, exact f32 and fast calls on this machine.

@@ -67,7 +67,8 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
   if (longest < 1) return {ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them"};
   if (longest > model->max_context()) {
     return {ErrorCode::kInvalidArgument,
-            fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest, model->max_context())};
+            fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest,
+                        model->max_context())};
   }
   Result<KvCache> cache = model->NewCache(longest);
   if (!cache) return cache.error();
@@ -114,7 +115,8 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
     workload.run = [&](int64_t) {
       if (Status status = cache->Truncate(0); !status.ok()) return status;
       for (int64_t i = 0; i < tg; ++i) {
-        if (Status status = model->Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), *cache, last, ctx); !status.ok()) return status;
+        if (Status status = model->Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), *cache, last, ctx); !status.ok())
+          return status;
       }
       return Status();
     };

@@ -28,7 +28,8 @@ Row RowOf(const KernelCase& kernel_case, const RunOptions& options, int64_t M, s
 
 std::vector<RandomGroups> Routings(const KernelCase& kernel_case, int64_t M) {
   std::vector<RandomGroups> routings;
-  for (int64_t i = 0; i < kRoutings; ++i) routings.push_back(MakeGroups(M, kernel_case.E, kernel_case.top_k, static_cast<uint64_t>(100 + i)));
+  for (int64_t i = 0; i < kRoutings; ++i)
+    routings.push_back(MakeGroups(M, kernel_case.E, kernel_case.top_k, static_cast<uint64_t>(100 + i)));
   return routings;
 }
 
@@ -132,11 +133,12 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
 Status BenchMoe(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const Limits& limits,
                 const RowSink& sink) {
   if (kernel_case.top_k < 1 || kernel_case.top_k > kernel_case.E) {
-    return {ErrorCode::kInvalidArgument, fmt::format("each token was to choose {} of {} experts; choose from 1 to {}", kernel_case.top_k,
-                                                     kernel_case.E, kernel_case.E)};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("each token was to choose {} of {} experts; choose from 1 to {}", kernel_case.top_k, kernel_case.E, kernel_case.E)};
   }
   if (kernel_case.whole_block && kernel_case.N % 2 != 0) {
-    return {ErrorCode::kInvalidArgument, fmt::format("a whole block has as many gate rows as up rows, so N = {} must be even", kernel_case.N)};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("a whole block has as many gate rows as up rows, so N = {} must be even", kernel_case.N)};
   }
   const Result<QuantScheme> scheme = SchemeByName(kernel_case.scheme);
   if (!scheme) return scheme.error();

@@ -14,9 +14,9 @@ std::vector<std::byte> Codes(size_t bytes, CodeBook codes, std::mt19937_64& rng)
   const int bits = CodeBits(codes);
   for (size_t i = 0; i < bytes; i += 8) {
     uint64_t word = rng();
-    if (codes == CodeBook::kE4M3) word &= 0xB7B7B7B7B7B7B7B7ULL;                              // below 1, never NaN
-    if (bits == 16) word = (word & 0x803F803F803F803FULL) | 0x3C003C003C003C00ULL;             // bf16 near 2^-7, f16 near 1
-    if (bits == 32) word = (word & 0x807FFFFF807FFFFFULL) | 0x3C0000003C000000ULL;             // f32 near 2^-7
+    if (codes == CodeBook::kE4M3) word &= 0xB7B7B7B7B7B7B7B7ULL;                    // below 1, never NaN
+    if (bits == 16) word = (word & 0x803F803F803F803FULL) | 0x3C003C003C003C00ULL;  // bf16 near 2^-7, f16 near 1
+    if (bits == 32) word = (word & 0x807FFFFF807FFFFFULL) | 0x3C0000003C000000ULL;  // f32 near 2^-7
     std::memcpy(data.data() + i, &word, std::min<size_t>(8, bytes - i));
   }
   return data;
@@ -29,11 +29,21 @@ std::vector<std::byte> Scales(int64_t count, DType dtype, std::mt19937_64& rng) 
     const auto noise = static_cast<uint32_t>(rng() % 8);
     uint32_t value = 0;
     switch (dtype) {
-      case DType::kF8E8M0: value = 118 + noise; break;
-      case DType::kF8E4M3: value = 8 + noise; break;
-      case DType::kBF16: value = 0x3C80 + noise; break;
-      case DType::kF16: value = 0x2400 + noise; break;
-      default: value = 0x3C800000 + noise; break;
+      case DType::kF8E8M0:
+        value = 118 + noise;
+        break;
+      case DType::kF8E4M3:
+        value = 8 + noise;
+        break;
+      case DType::kBF16:
+        value = 0x3C80 + noise;
+        break;
+      case DType::kF16:
+        value = 0x2400 + noise;
+        break;
+      default:
+        value = 0x3C800000 + noise;
+        break;
     }
     std::memcpy(data.data() + static_cast<size_t>(i) * size, &value, size);
   }
@@ -89,7 +99,8 @@ RandomGroups MakeGroups(int64_t T, int64_t E, int64_t top_k, uint64_t seed) {
   std::vector<std::vector<int32_t>> tokens(static_cast<size_t>(E));
   for (int64_t t = 0; t < T; ++t) {
     for (int64_t j = 0; j < top_k; ++j) {
-      std::swap(experts[static_cast<size_t>(j)], experts[static_cast<size_t>(j + static_cast<int64_t>(rng() % static_cast<uint64_t>(E - j)))]);
+      std::swap(experts[static_cast<size_t>(j)],
+                experts[static_cast<size_t>(j + static_cast<int64_t>(rng() % static_cast<uint64_t>(E - j)))]);
       groups.ids.push_back(experts[static_cast<size_t>(j)]);
       tokens[static_cast<size_t>(groups.ids.back())].push_back(static_cast<int32_t>(t));
     }

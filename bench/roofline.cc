@@ -107,7 +107,8 @@ Result<std::string> DrawRoofline(const Report& report) {
     low_y = std::min(low_y, row.gflop_per_s);
   }
   const LogAxis x{PowerOfTen(low_x * 0.9, false), PowerOfTen(high_x * 1.2, true), kLeft, kRight};
-  const LogAxis y{PowerOfTen(low_y * 0.8, false), PowerOfTen(std::max(report.limits.int8_dot, report.limits.fp32_fma) / 1e9 * 1.05, true), kBottom, kTop};
+  const LogAxis y{PowerOfTen(low_y * 0.8, false), PowerOfTen(std::max(report.limits.int8_dot, report.limits.fp32_fma) / 1e9 * 1.05, true),
+                  kBottom, kTop};
 
   Svg svg(kWidth, kHeight);
   svg.Text(kLeft, 28, "Speed against what this machine can do", 17, kInk, Anchor::kStart, 0, true);

@@ -92,13 +92,15 @@ Json ToJson(const Report& report) {
 
 Result<Report> ReadReport(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) return Status(ErrorCode::kNotFound, fmt::format("{} cannot be opened; give a file that `billfish bench --json` wrote", file.string()));
+  if (!in)
+    return Status(ErrorCode::kNotFound, fmt::format("{} cannot be opened; give a file that `billfish bench --json` wrote", file.string()));
   const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   const Json document = Json::parse(text, nullptr, false);
   if (!document.is_object() || document.value("schema", Json()) != kSchema || !document.contains("rows") || !document["rows"].is_array() ||
       !document.contains("limits") || !document["limits"].is_object()) {
-    return Status(ErrorCode::kCorruptFile,
-                  fmt::format("{} is no benchmark report; give a file that `billfish bench --json` wrote (schema {})", file.string(), kSchema));
+    return Status(
+        ErrorCode::kCorruptFile,
+        fmt::format("{} is no benchmark report; give a file that `billfish bench --json` wrote (schema {})", file.string(), kSchema));
   }
   Report report;
   const Json& limits = document["limits"];
@@ -115,7 +117,8 @@ Result<Report> ReadReport(const std::filesystem::path& file) {
   take(limits, "bf16_dot_gflop_per_s", report.limits.bf16_dot);
   take(limits, "int8_dot_gop_per_s", report.limits.int8_dot);
   take(limits, "fp32_fma_gflop_per_s", report.limits.fp32_fma);
-  for (double* value : {&report.limits.read_bandwidth, &report.limits.bf16_dot, &report.limits.int8_dot, &report.limits.fp32_fma}) *value *= 1e9;
+  for (double* value : {&report.limits.read_bandwidth, &report.limits.bf16_dot, &report.limits.int8_dot, &report.limits.fp32_fma})
+    *value *= 1e9;
   for (const Json& object : document["rows"]) {
     Row row;
     VisitFields(row, [&](const char* name, auto& field) { take(object, name, field); });
@@ -127,15 +130,16 @@ Result<Report> ReadReport(const std::filesystem::path& file) {
 
 std::string ToText(const Report& report) {
   std::string text = fmt::format("{}, {} thread{}: read {:.1f} GB/s, bf16 dot {:.0f}, int8 dot {:.0f}, fp32 {:.0f} GFLOP/s\n\n", report.cpu,
-                                 report.threads, report.threads == 1 ? "" : "s", report.limits.read_bandwidth / 1e9, report.limits.bf16_dot / 1e9,
-                                 report.limits.int8_dot / 1e9, report.limits.fp32_fma / 1e9);
+                                 report.threads, report.threads == 1 ? "" : "s", report.limits.read_bandwidth / 1e9,
+                                 report.limits.bf16_dot / 1e9, report.limits.int8_dot / 1e9, report.limits.fp32_fma / 1e9);
   const char* layout = "{:<8} {:<16} {:<14} {:<6} {:>5} {:>12} {:>8} {:>9} {:>10} {:>7} {:>7}  {:<15} {}\n";
-  text += fmt::format(fmt::runtime(layout), "op", "shape", "scheme", "mode", "M", "median us", "GB/s", "GFLOP/s", "tokens/s", "of lim", "spread",
-                      "limit", "kernel");
+  text += fmt::format(fmt::runtime(layout), "op", "shape", "scheme", "mode", "M", "median us", "GB/s", "GFLOP/s", "tokens/s", "of lim",
+                      "spread", "limit", "kernel");
   for (const Row& row : report.rows) {
-    text += fmt::format(fmt::runtime(layout), row.op, row.name, row.scheme, row.mode, row.M, fmt::format("{:.1f}", row.median_us),
-                        fmt::format("{:.1f}", row.gb_per_s), fmt::format("{:.0f}", row.gflop_per_s), fmt::format("{:.1f}", row.tokens_per_s),
-                        fmt::format("{:.3f}", row.fraction), fmt::format("{:.1f}%", 100 * row.spread), row.limit, row.kernel);
+    text +=
+        fmt::format(fmt::runtime(layout), row.op, row.name, row.scheme, row.mode, row.M, fmt::format("{:.1f}", row.median_us),
+                    fmt::format("{:.1f}", row.gb_per_s), fmt::format("{:.0f}", row.gflop_per_s), fmt::format("{:.1f}", row.tokens_per_s),
+                    fmt::format("{:.3f}", row.fraction), fmt::format("{:.1f}%", 100 * row.spread), row.limit, row.kernel);
   }
   return text;
 }

@@ -13,8 +13,8 @@
 namespace billfish::bench {
 
 struct Row {
-  std::string op;          ///< "linear", "grouped", "moe", "prefill", "decode"
-  std::string name;        ///< shape or model: "4096x4096"
+  std::string op;    ///< "linear", "grouped", "moe", "prefill", "decode"
+  std::string name;  ///< shape or model: "4096x4096"
   std::string kernel;
   std::string scheme;      ///< "mxfp4", ...; of most bytes for a model
   std::string mode;        ///< "exact" or "fast"
@@ -24,9 +24,9 @@ struct Row {
   int64_t E = 1, top_k = 1;
   int threads = 0;
   int repetitions = 0;
-  double median_us = 0;    ///< of one call
-  double spread = 0;       ///< (third - first quartile) / median
-  double gb_per_s = 0;     ///< stored weight bytes that a call must read / time
+  double median_us = 0;  ///< of one call
+  double spread = 0;     ///< (third - first quartile) / median
+  double gb_per_s = 0;   ///< stored weight bytes that a call must read / time
   double gflop_per_s = 0;
   double tokens_per_s = 0;
   std::string limit;       ///< what bounds the call: "read bandwidth", "bf16 dot", "int8 dot", "fp32 fma"; "read (in cache)" for

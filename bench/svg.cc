@@ -11,11 +11,20 @@ std::string Escaped(std::string_view text) {
   std::string escaped;
   for (const char c : text) {
     switch (c) {
-      case '&': escaped += "&amp;"; break;
-      case '<': escaped += "&lt;"; break;
-      case '>': escaped += "&gt;"; break;
-      case '"': escaped += "&quot;"; break;
-      default: escaped += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      default:
+        escaped += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
     }
   }
   return escaped;
@@ -38,15 +47,15 @@ Svg::Svg(double width, double height) {
 }
 
 void Svg::Line(double x1, double y1, double x2, double y2, std::string_view color, double width, std::string_view dash) {
-  body_ += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-width=\"{:.1f}\"", x1, y1, x2, y2,
-                       color, width);
+  body_ += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-width=\"{:.1f}\"", x1, y1, x2,
+                       y2, color, width);
   if (!dash.empty()) body_ += fmt::format(" stroke-dasharray=\"{}\"", dash);
   body_ += "/>\n";
 }
 
 void Svg::Rect(double x, double y, double width, double height, std::string_view fill, double radius) {
-  body_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"{:.1f}\" fill=\"{}\"/>\n", x, y, width, height,
-                       radius, fill);
+  body_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"{:.1f}\" fill=\"{}\"/>\n", x, y, width,
+                       height, radius, fill);
 }
 
 void Svg::Marker(double x, double y, double radius, std::string_view color, int shape, bool hollow) {
@@ -56,11 +65,11 @@ void Svg::Marker(double x, double y, double radius, std::string_view color, int 
   if (shape == 0) {
     body_ += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" {}/>\n", x, y, r, paint);
   } else if (shape == 1) {
-    body_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" {}/>\n", x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8,
-                         paint);
+    body_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" {}/>\n", x - r * 0.9, y - r * 0.9, r * 1.8,
+                         r * 1.8, paint);
   } else if (shape == 2) {
-    body_ += fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}z\" {}/>\n", x, y - 1.25 * r, 1.25 * r, 1.25 * r,
-                         -1.25 * r, 1.25 * r, -1.25 * r, -1.25 * r, paint);
+    body_ += fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}l{:.1f} {:.1f}z\" {}/>\n", x, y - 1.25 * r, 1.25 * r,
+                         1.25 * r, -1.25 * r, 1.25 * r, -1.25 * r, -1.25 * r, paint);
   } else {
     body_ += fmt::format("<path d=\"M{:.1f} {:.1f}l{:.1f} {:.1f}h{:.1f}z\" {}/>\n", x, y - 1.2 * r, 1.15 * r, 2.1 * r, -2.3 * r, paint);
   }

@@ -15,8 +15,8 @@ class Svg {
   void Rect(double x, double y, double width, double height, std::string_view fill, double radius = 0);
   /// `shape` 0 circle, 1 square, 2 diamond, 3 triangle; `hollow` draws the outline alone.
   void Marker(double x, double y, double radius, std::string_view color, int shape, bool hollow);
-  void Text(double x, double y, std::string_view text, double size, std::string_view color, Anchor anchor = Anchor::kStart, double rotate = 0,
-            bool bold = false);
+  void Text(double x, double y, std::string_view text, double size, std::string_view color, Anchor anchor = Anchor::kStart,
+            double rotate = 0, bool bold = false);
   /// The finished document.
   std::string ToString() const;
 

@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/verb.h"
 
@@ -42,12 +43,12 @@ Outcome Finish(const bench::Report& report, const Options& options, bool json) {
     const Result<std::string> picture = options.chart == "bars" ? bench::DrawBars(report) : bench::DrawRoofline(report);
     if (!picture) return picture.error();
     if (Status status = WriteText(options.svg, *picture); !status.ok()) return status;
-    if (!json) fmt::print(stderr, "drawn into {}\n", options.svg);
+    if (!json) Note("drawn into {}\n", options.svg);
   }
   if (json) {
     PrintJson(bench::ToJson(report));
   } else {
-    fmt::print("{}", bench::ToText(report));
+    Print("{}", bench::ToText(report));
   }
   return kExitOk;
 }
@@ -139,7 +140,9 @@ void AddCommon(CLI::App* verb, Options& options, Program& program) {
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
   verb->add_option("--kernel", options.kernel, "Insist on this kernel or tier (`billfish explain` lists them)")->type_name("NAME");
-  verb->add_option("--seconds", options.seconds, "Time of the repetitions of each row")->check(CLI::Range(0.001, 600.0))->capture_default_str();
+  verb->add_option("--seconds", options.seconds, "Time of the repetitions of each row")
+      ->check(CLI::Range(0.001, 600.0))
+      ->capture_default_str();
   verb->add_option("--svg", options.svg, "Draw the rows into this file")->type_name("FILE");
   verb->add_option("--chart", options.chart, "What to draw")->check(CLI::IsMember({"roofline", "bars"}))->capture_default_str();
 }
@@ -177,7 +180,9 @@ void AddBench(Program& program) {
   linear_options->tokens = "1,4,16,64,256,512";
   AddCommon(linear, *linear_options, program);
   AddKernelOptions(linear, *linear_options);
-  linear->callback([&program, linear_options] { program.action = [&program, linear_options] { return BenchKernels(*linear_options, false, program.json); }; });
+  linear->callback([&program, linear_options] {
+    program.action = [&program, linear_options] { return BenchKernels(*linear_options, false, program.json); };
+  });
 
   CLI::App* moe = verb->add_subcommand("moe", "One grouped expert matrix, or with --block a whole expert block");
   auto moe_options = std::make_shared<Options>();
@@ -188,17 +193,21 @@ void AddBench(Program& program) {
   moe->add_option("--experts", moe_options->experts, "Experts")->check(CLI::Range(1, 4096))->capture_default_str();
   moe->add_option("--top-k", moe_options->top_k, "Experts of one token")->check(CLI::Range(1, 4096))->capture_default_str();
   moe->add_flag("--block", moe_options->block, "The whole block: N rows of gate and up, SwiGLU, and K rows of down over N/2 columns");
-  moe->callback([&program, moe_options] { program.action = [&program, moe_options] { return BenchKernels(*moe_options, true, program.json); }; });
+  moe->callback(
+      [&program, moe_options] { program.action = [&program, moe_options] { return BenchKernels(*moe_options, true, program.json); }; });
 
   CLI::App* model = verb->add_subcommand("model", "Prefill (pp) and decode (tg) of a model, tokens per second");
   auto model_options = std::make_shared<Options>();
   AddCommon(model, *model_options, program);
   model->add_option("path", model_options->model, "Model folder")->required();
-  model->add_option("--pp", model_options->pp, "Tokens of the prompt; 0 leaves the row out")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+  model->add_option("--pp", model_options->pp, "Tokens of the prompt; 0 leaves the row out")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
   model->add_option("--tg", model_options->tg, "Tokens generated one by one; 0 leaves the row out")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  model->callback([&program, model_options] { program.action = [&program, model_options] { return BenchModels(*model_options, program.json); }; });
+  model->callback(
+      [&program, model_options] { program.action = [&program, model_options] { return BenchModels(*model_options, program.json); }; });
 }
 
 }  // namespace billfish::cli

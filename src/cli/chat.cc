@@ -10,6 +10,7 @@
 #include "billfish/generate.h"
 #include "cli/interrupt.h"
 #include "cli/loaded_model.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/sampling.h"
 #include "cli/verb.h"
@@ -46,8 +47,9 @@ class Conversation {
     const Result<std::vector<int32_t>> ids = loaded_.tokenizer->Encode(*prompt, false);
     if (!ids) return ids.error();
     if (static_cast<int64_t>(ids->size()) >= loaded_.model.max_context()) {
-      return Status(ErrorCode::kInvalidArgument, fmt::format("the conversation has {} tokens, more than the {} that this model can hold; start a new one",
-                                                             ids->size(), loaded_.model.max_context()));
+      return Status(ErrorCode::kInvalidArgument,
+                    fmt::format("the conversation has {} tokens, more than the {} that this model can hold; start a new one", ids->size(),
+                                loaded_.model.max_context()));
     }
     // What the new prompt shares with what the cache holds is not computed again.
     size_t shared = 0;
@@ -63,7 +65,7 @@ class Conversation {
     const auto show = [&](const std::string& piece) {
       text += piece;
       if (options_json_) return;
-      fmt::print("{}", piece);
+      Print("{}", piece);
       std::fflush(stdout);
     };
     Result<GenerateResult> result = Generate(loaded_.model, std::span(*ids).subspan(shared), generate, cache_, ctx, [&](int32_t id) {
@@ -98,9 +100,10 @@ Outcome Chat(const Options& options, bool json) {
   const Result<ChatTemplate> chat_template = ChatTemplate::Load(options.model);
   if (!chat_template) return chat_template.error();
   if (!chat_template->present()) {
-    return Status(ErrorCode::kUnsupported, fmt::format("{} has no chat template, so it was not trained to converse; use `billfish generate` with "
-                                                       "it, or add a chat_template.jinja",
-                                                       options.model));
+    return Status(ErrorCode::kUnsupported,
+                  fmt::format("{} has no chat template, so it was not trained to converse; use `billfish generate` with "
+                              "it, or add a chat_template.jinja",
+                              options.model));
   }
   const Result<LoadedModel> loaded = LoadModel(options.model, options.execution, true);
   if (!loaded) return loaded.error();
@@ -108,10 +111,10 @@ Outcome Chat(const Options& options, bool json) {
   conversation.SetJson(json);
   if (Status status = conversation.Open(); !status.ok()) return status;
   const bool person = StderrIsInteractive();
-  if (person) fmt::print(stderr, "Say something; Ctrl-C stops an answer, Ctrl-D ends.\n");
+  if (person) Note("Say something; Ctrl-C stops an answer, Ctrl-D ends.\n");
   std::string line, text;
   while (true) {
-    if (person) fmt::print(stderr, "> ");
+    if (person) Note("> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
     ClearInterrupt();
@@ -119,15 +122,15 @@ Outcome Chat(const Options& options, bool json) {
     if (!result) return result.error();
     if (json) {
       // One document a line: this verb's output is a stream.
-      fmt::print("{}\n", Json{{"text", text},
-                              {"stop", StopReasonName(result->stop)},
-                              {"prompt_tokens", result->prompt_tokens},
-                              {"new_tokens", result->ids.size()},
-                              {"decode_tokens_per_second", result->decode_tokens_per_second()}}
-                             .dump(-1, ' ', false, Json::error_handler_t::replace));
+      Print("{}\n", Json{{"text", text},
+                         {"stop", StopReasonName(result->stop)},
+                         {"prompt_tokens", result->prompt_tokens},
+                         {"new_tokens", result->ids.size()},
+                         {"decode_tokens_per_second", result->decode_tokens_per_second()}}
+                        .dump(-1, ' ', false, Json::error_handler_t::replace));
     } else {
-      fmt::print("\n");
-      if (person) fmt::print(stderr, "({} tokens, {:.1f} tokens/s)\n", result->ids.size(), result->decode_tokens_per_second());
+      Print("\n");
+      if (person) Note("({} tokens, {:.1f} tokens/s)\n", result->ids.size(), result->decode_tokens_per_second());
     }
     std::fflush(stdout);
   }
@@ -143,7 +146,10 @@ void AddChat(Program& program) {
   auto options = std::make_shared<Options>();
   verb->add_option("model", options->model, "Model folder")->required();
   verb->add_option("--system", options->system, "What the model is told first")->type_name("TEXT");
-  verb->add_option("-n,--tokens", options->tokens, "At most this many tokens for each answer")->check(CLI::Range(1, 1 << 24))->capture_default_str()->type_name("N");
+  verb->add_option("-n,--tokens", options->tokens, "At most this many tokens for each answer")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str()
+      ->type_name("N");
   AddSampling(verb, options->sampling);
   AddExecution(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Chat(*options, program.json); }; });

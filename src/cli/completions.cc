@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/json.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 
 namespace billfish::cli {
@@ -77,7 +78,9 @@ std::string Join(const std::vector<std::string>& items) { return fmt::format("{}
 
 /// Text inside single quotes of a shell, and without the characters that zsh's _arguments gives a meaning.
 std::string Plain(std::string text) {
-  const auto special = [](char c) { return c == '\'' || c == '[' || c == ']' || c == ':' || c == '`' || c == '\\' || c == '"' || c == '\n'; };
+  const auto special = [](char c) {
+    return c == '\'' || c == '[' || c == ']' || c == ':' || c == '`' || c == '\\' || c == '"' || c == '\n';
+  };
   std::replace_if(text.begin(), text.end(), special, ' ');
   return text;
 }
@@ -90,7 +93,8 @@ std::string BashScript(const std::vector<VerbFlags>& verbs) {
     for (const Flag& flag : verb.flags) {
       flags += (flags.empty() ? "" : " ") + Join(flag.names);
       if (!flag.choices.empty()) {
-        values += fmt::format("        {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", fmt::join(flag.names, "|"), Join(flag.choices));
+        values += fmt::format("        {}) COMPREPLY=($(compgen -W \"{}\" -- \"$cur\")); return ;;\n", fmt::join(flag.names, "|"),
+                              Join(flag.choices));
       } else if (flag.takes_value) {
         values += fmt::format("        {}) return ;;\n", fmt::join(flag.names, "|"));
       }
@@ -126,8 +130,9 @@ std::string ZshScript(const std::vector<VerbFlags>& verbs) {
     cases += fmt::format("    {})\n      _arguments", verb.name);
     for (const Flag& flag : verb.flags) {
       for (const std::string& name : flag.names) {
-        const std::string value =
-            !flag.takes_value ? "" : flag.choices.empty() ? ":value:_files" : fmt::format(":value:({})", Join(flag.choices));
+        const std::string value = !flag.takes_value      ? ""
+                                  : flag.choices.empty() ? ":value:_files"
+                                                         : fmt::format(":value:({})", Join(flag.choices));
         cases += fmt::format(" \\\n        '{}[{}]{}'", name, Plain(flag.help), value);
       }
     }
@@ -157,7 +162,8 @@ std::string FishScript(const std::vector<VerbFlags>& verbs) {
   std::string text = "# billfish completion for fish: put this file into ~/.config/fish/completions/billfish.fish\n";
   for (const VerbFlags& verb : verbs) {
     text += fmt::format("complete -c billfish -n __fish_use_subcommand -f -a {} -d '{}'\n", verb.name, Plain(verb.help));
-    if (!verb.words.empty()) text += fmt::format("complete -c billfish -n '__fish_seen_subcommand_from {}' -f -a '{}'\n", verb.name, Join(verb.words));
+    if (!verb.words.empty())
+      text += fmt::format("complete -c billfish -n '__fish_seen_subcommand_from {}' -f -a '{}'\n", verb.name, Join(verb.words));
     for (const Flag& flag : verb.flags) {
       text += fmt::format("complete -c billfish -n '__fish_seen_subcommand_from {}'", verb.name);
       for (const std::string& name : flag.names) {
@@ -180,7 +186,7 @@ Outcome PrintCompletions(Program& program, const std::string& shell) {
   if (program.json) {
     PrintJson({{"shell", shell}, {"script", script}});
   } else {
-    fmt::print("{}", script);
+    Print("{}", script);
   }
   return kExitOk;
 }
@@ -188,7 +194,8 @@ Outcome PrintCompletions(Program& program, const std::string& shell) {
 }  // namespace
 
 void AddCompletions(Program& program) {
-  CLI::App* verb = AddVerb(program, "completions", "Print a completion script for bash, zsh or fish", "  source <(billfish completions bash)");
+  CLI::App* verb =
+      AddVerb(program, "completions", "Print a completion script for bash, zsh or fish", "  source <(billfish completions bash)");
   auto shell = std::make_shared<std::string>();
   verb->add_option("shell", *shell, "Which shell")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
   verb->callback([&program, shell] { program.action = [&program, shell] { return PrintCompletions(program, *shell); }; });

@@ -7,6 +7,7 @@
 #include "cli/ids.h"
 #include "cli/interrupt.h"
 #include "cli/loaded_model.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "cli/verb.h"
@@ -63,11 +64,11 @@ Outcome Evaluate(const Options& options, bool json) {
                {"activations", options.execution.activations},
                {"kernels", KernelsJson(loaded->model, options.execution)}});
   } else {
-    fmt::print("perplexity {:.4f} (mean negative log-likelihood {:.5f}) over {} tokens in {} windows of {}\n", result->perplexity, result->mean_nll,
-               FormatCount(result->tokens), result->windows, options.window);
+    Print("perplexity {:.4f} (mean negative log-likelihood {:.5f}) over {} tokens in {} windows of {}\n", result->perplexity,
+          result->mean_nll, FormatCount(result->tokens), result->windows, options.window);
     std::fflush(stdout);
-    fmt::print(stderr, "{:.0f} tokens/s, {} in all, {} threads, mode {}, {} activations\n{}", rate, FormatSeconds(result->seconds), ctx.threads,
-               options.execution.mode, options.execution.activations, KernelsText(loaded->model, options.execution));
+    Note("{:.0f} tokens/s, {} in all, {} threads, mode {}, {} activations\n{}", rate, FormatSeconds(result->seconds), ctx.threads,
+         options.execution.mode, options.execution.activations, KernelsText(loaded->model, options.execution));
   }
   return kExitOk;
 }
@@ -83,7 +84,10 @@ void AddEval(Program& program) {
   verb->add_option("model", options->model, "Model folder")->required();
   CLI::Option* ids = verb->add_option("--ids", options->ids, "Token ids: a .npy or .safetensors file, or a list 1,2,3")->type_name("IDS");
   verb->add_option("--text", options->text, "A text file; - reads standard input")->type_name("FILE")->excludes(ids);
-  verb->add_option("--window", options->window, "Tokens of one window")->check(CLI::Range(2, 1 << 20))->capture_default_str()->type_name("N");
+  verb->add_option("--window", options->window, "Tokens of one window")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
   verb->add_option("--windows", options->windows, "Windows; 0 = as many as there are tokens for")
       ->check(CLI::Range(0, 1 << 30))
       ->capture_default_str()

@@ -7,6 +7,7 @@
 #include "billfish/scheme.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 #include "cli/verdicts.h"
 
@@ -37,7 +38,7 @@ Outcome ExplainProblem(const Options& options, bool json) {
   if (json) {
     PrintJson({{"problem", problem.ToString()}, {"kernel", ChosenKernel(verdicts)}, {"verdicts", VerdictsJson(verdicts)}});
   } else {
-    fmt::print("{}\n{}", problem.ToString(), VerdictsText(verdicts));
+    Print("{}\n{}", problem.ToString(), VerdictsText(verdicts));
   }
   return ChosenKernel(verdicts).empty() ? kExitFailure : kExitOk;
 }
@@ -53,8 +54,14 @@ void AddExplain(Program& program) {
   std::string names;
   for (const std::string_view name : SchemeNames()) names += fmt::format("{}{}", names.empty() ? "" : ", ", name);
   verb->add_option("--scheme", options->scheme, "Weight scheme: " + names)->capture_default_str()->type_name("NAME");
-  verb->add_option("--n", options->n, "Rows of the weight, the layer's outputs")->check(CLI::Range(1, 1 << 30))->capture_default_str()->type_name("N");
-  verb->add_option("--k", options->k, "Columns of the weight, the layer's inputs")->check(CLI::Range(1, 1 << 30))->capture_default_str()->type_name("K");
+  verb->add_option("--n", options->n, "Rows of the weight, the layer's outputs")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str()
+      ->type_name("N");
+  verb->add_option("--k", options->k, "Columns of the weight, the layer's inputs")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str()
+      ->type_name("K");
   verb->add_option("--experts", options->experts, "A grouped matrix with this many experts")->check(CLI::Range(1, 1 << 20))->type_name("E");
   verb->add_option("--activation,--activations", options->activation, "Precision of the activations")
       ->check(CLI::IsMember({"bf16", "f32"}))

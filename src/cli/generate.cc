@@ -9,6 +9,7 @@
 #include "cli/ids.h"
 #include "cli/interrupt.h"
 #include "cli/loaded_model.h"
+#include "cli/print.h"
 #include "cli/sampling.h"
 #include "cli/verb.h"
 
@@ -48,8 +49,9 @@ Outcome GenerateText(const Options& options, bool json) {
   const auto prompt_tokens = static_cast<int64_t>(ids->size());
   const int64_t room = std::min(model.max_context(), prompt_tokens + options.tokens);
   if (prompt_tokens > model.max_context()) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("the prompt has {} tokens, but the model's longest sequence is {}; give a shorter one",
-                                                           prompt_tokens, model.max_context()));
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("the prompt has {} tokens, but the model's longest sequence is {}; give a shorter one", prompt_tokens,
+                              model.max_context()));
   }
   Result<KvCache> cache = model.NewCache(room);
   if (!cache) return cache.error();
@@ -71,7 +73,7 @@ Outcome GenerateText(const Options& options, bool json) {
     }
     written.text += *piece;
     if (stream) {
-      fmt::print("{}", *piece);
+      Print("{}", *piece);
       std::fflush(stdout);
     }
     return !Interrupted();
@@ -97,11 +99,11 @@ Outcome GenerateText(const Options& options, bool json) {
                {"activations", options.execution.activations},
                {"kernels", KernelsJson(model, options.execution)}});
   } else {
-    fmt::print("{}\n", stream ? rest : written.text);
+    Print("{}\n", stream ? rest : written.text);
     std::fflush(stdout);
-    fmt::print(stderr, "\nprompt {} tokens at {:.1f} tokens/s, text {} tokens at {:.1f} tokens/s, {} threads, stopped by {}\n{}",
-               result->prompt_tokens, result->prefill_tokens_per_second(), result->ids.size(), result->decode_tokens_per_second(), ctx.threads,
-               StopReasonName(result->stop), KernelsText(model, options.execution));
+    Note("\nprompt {} tokens at {:.1f} tokens/s, text {} tokens at {:.1f} tokens/s, {} threads, stopped by {}\n{}", result->prompt_tokens,
+         result->prefill_tokens_per_second(), result->ids.size(), result->decode_tokens_per_second(), ctx.threads,
+         StopReasonName(result->stop), KernelsText(model, options.execution));
   }
   return Interrupted() ? kExitInterrupted : kExitOk;
 }
@@ -119,7 +121,10 @@ void AddGenerate(Program& program) {
   verb->add_option("--ids", options->ids, "The prompt as token ids: a .npy or .safetensors file, or a list 1,2,3")
       ->type_name("IDS")
       ->excludes(prompt);
-  verb->add_option("-n,--tokens", options->tokens, "At most this many new tokens")->check(CLI::Range(1, 1 << 24))->capture_default_str()->type_name("N");
+  verb->add_option("-n,--tokens", options->tokens, "At most this many new tokens")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str()
+      ->type_name("N");
   AddSampling(verb, options->sampling);
   verb->add_flag("--stream,!--no-stream", options->stream, "Print the text as it is written (default) or all at the end");
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on after the end-of-text token");

@@ -35,14 +35,22 @@ int64_t Load(const std::byte* p) {
 
 int64_t Element(const std::byte* p, DType dtype) {
   switch (dtype) {
-    case DType::kU8: return Load<uint8_t>(p);
-    case DType::kI8: return Load<int8_t>(p);
-    case DType::kI16: return Load<int16_t>(p);
-    case DType::kU16: return Load<uint16_t>(p);
-    case DType::kI32: return Load<int32_t>(p);
-    case DType::kU32: return Load<uint32_t>(p);
-    case DType::kI64: return Load<int64_t>(p);
-    default: return Load<uint64_t>(p);
+    case DType::kU8:
+      return Load<uint8_t>(p);
+    case DType::kI8:
+      return Load<int8_t>(p);
+    case DType::kI16:
+      return Load<int16_t>(p);
+    case DType::kU16:
+      return Load<uint16_t>(p);
+    case DType::kI32:
+      return Load<int32_t>(p);
+    case DType::kU32:
+      return Load<uint32_t>(p);
+    case DType::kI64:
+      return Load<int64_t>(p);
+    default:
+      return Load<uint64_t>(p);
   }
 }
 
@@ -68,7 +76,8 @@ Result<std::vector<int32_t>> FromSafetensors(const std::string& path) {
   for (size_t at = 0; at + size <= bytes->size(); at += size) {
     const int64_t id = Element(bytes->data() + at, chosen->dtype);
     if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
-      return Status(ErrorCode::kInvalidArgument, fmt::format("{}: tensor {} has {} at index {}, which is no token id", path, chosen->name, id, at / size));
+      return Status(ErrorCode::kInvalidArgument,
+                    fmt::format("{}: tensor {} has {} at index {}, which is no token id", path, chosen->name, id, at / size));
     }
     ids.push_back(static_cast<int32_t>(id));
   }
@@ -103,7 +112,8 @@ Result<std::string> ReadText(const std::string& path) {
   const std::unique_ptr<std::FILE, Close> file(path == "-" ? stdin : std::fopen(path.c_str(), "rb"));
   const std::string name = path == "-" ? "standard input" : path;
   if (file == nullptr) {
-    return Status(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, fmt::format("{} cannot be opened: {}", name, std::strerror(errno)));
+    return Status(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo,
+                  fmt::format("{} cannot be opened: {}", name, std::strerror(errno)));
   }
   std::string text;
   char buffer[65536];

@@ -11,6 +11,7 @@
 #include "cli/json.h"
 #include "cli/module_groups.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/table.h"
 #include "cli/verb.h"
 #include "cli/verdicts.h"
@@ -77,18 +78,19 @@ Problem ProblemOf(const ModuleGroup& group, const Execution& execution) {
 }
 
 void PrintText(const Checkpoint& checkpoint, const Summary& summary, const std::vector<ModuleGroup>& groups, const Execution& execution) {
-  fmt::print("{}\n", checkpoint.path().string());
-  if (!summary.architecture.empty()) fmt::print("architecture  {} ({})\n", summary.architecture, summary.model_type);
-  fmt::print("weights       {} in {} matrices, {:.2f} bits each\n", FormatCount(static_cast<long long>(summary.parameters)),
-             [&] {
-               int64_t count = 0;
-               for (const ModuleGroup& group : groups) count += group.count;
-               return count;
-             }(),
-             BitsPerWeight(summary.module_bytes, summary.parameters));
-  fmt::print("tensors       {} in {} file{}: {}, of which {} others (norms, biases) {}\n\n", checkpoint.tensors().size(),
-             checkpoint.shards().size(), checkpoint.shards().size() == 1 ? "" : "s", FormatBytes(static_cast<double>(summary.file_bytes)),
-             summary.other_tensors, FormatBytes(static_cast<double>(summary.other_bytes)));
+  Print("{}\n", checkpoint.path().string());
+  if (!summary.architecture.empty()) Print("architecture  {} ({})\n", summary.architecture, summary.model_type);
+  Print(
+      "weights       {} in {} matrices, {:.2f} bits each\n", FormatCount(static_cast<long long>(summary.parameters)),
+      [&] {
+        int64_t count = 0;
+        for (const ModuleGroup& group : groups) count += group.count;
+        return count;
+      }(),
+      BitsPerWeight(summary.module_bytes, summary.parameters));
+  Print("tensors       {} in {} file{}: {}, of which {} others (norms, biases) {}\n\n", checkpoint.tensors().size(),
+        checkpoint.shards().size(), checkpoint.shards().size() == 1 ? "" : "s", FormatBytes(static_cast<double>(summary.file_bytes)),
+        summary.other_tensors, FormatBytes(static_cast<double>(summary.other_bytes)));
 
   Table table({{"module"},
                {"count", Table::Align::kRight},
@@ -110,8 +112,8 @@ void PrintText(const Checkpoint& checkpoint, const Summary& summary, const std::
     const std::string text = VerdictsText(verdicts);
     answers.try_emplace(text, problem.ToString(), verdicts);
   }
-  fmt::print("{}\nWhich kernel runs on this machine, and why:\n", table.ToString());
-  for (const auto& [text, example] : answers) fmt::print("\n{}\n{}", example.first, text);
+  Print("{}\nWhich kernel runs on this machine, and why:\n", table.ToString());
+  for (const auto& [text, example] : answers) Print("\n{}\n{}", example.first, text);
 }
 
 Json ToJson(const Checkpoint& checkpoint, const Summary& summary, const std::vector<ModuleGroup>& groups, const Execution& execution) {

@@ -83,7 +83,8 @@ Result<LoadedModel> LoadModel(const std::string& path, const Execution& executio
 std::string KernelsText(const Model& model, const Execution& execution) {
   std::string text;
   for (const KernelUse& use : KernelsOf(model, execution)) {
-    text += fmt::format("{:<10} {:>4} matrices, {:>9}: {}\n", use.scheme, use.matrices, FormatBytes(static_cast<double>(use.bytes)), use.kernel);
+    text += fmt::format("{:<10} {:>4} matrices, {:>9}: {}\n", use.scheme, use.matrices, FormatBytes(static_cast<double>(use.bytes)),
+                        use.kernel);
     if (!use.reason.empty()) text += "           " + Wrap(use.reason, 107, 11) + "\n";
   }
   return text;
@@ -92,7 +93,8 @@ std::string KernelsText(const Model& model, const Execution& execution) {
 Json KernelsJson(const Model& model, const Execution& execution) {
   Json list = Json::array();
   for (const KernelUse& use : KernelsOf(model, execution)) {
-    list.push_back({{"kernel", use.kernel}, {"scheme", use.scheme}, {"matrices", use.matrices}, {"bytes", use.bytes}, {"reason", use.reason}});
+    list.push_back(
+        {{"kernel", use.kernel}, {"scheme", use.scheme}, {"matrices", use.matrices}, {"bytes", use.bytes}, {"reason", use.reason}});
   }
   return list;
 }

@@ -8,6 +8,7 @@
 #include "cli/ids.h"
 #include "cli/interrupt.h"
 #include "cli/loaded_model.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/verb.h"
 
@@ -46,7 +47,8 @@ Outcome WriteLogits(const Options& options, bool json) {
       if (!status.ok()) return status;
       done += count;
       progress.Update(done, T);
-      if (Interrupted()) return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} tokens; {} is untouched", done, T, options.out));
+      if (Interrupted())
+        return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} tokens; {} is untouched", done, T, options.out));
     }
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -63,10 +65,10 @@ Outcome WriteLogits(const Options& options, bool json) {
                {"activations", options.execution.activations},
                {"kernels", KernelsJson(model, options.execution)}});
   } else {
-    fmt::print("{}\n", options.out);
+    Print("{}\n", options.out);
     std::fflush(stdout);
-    fmt::print(stderr, "logits f32[{}, {}], {:.0f} tokens/s, {} threads\n{}", T, V, seconds > 0 ? static_cast<double>(T) / seconds : 0, ctx.threads,
-               KernelsText(model, options.execution));
+    Note("logits f32[{}, {}], {:.0f} tokens/s, {} threads\n{}", T, V, seconds > 0 ? static_cast<double>(T) / seconds : 0, ctx.threads,
+         KernelsText(model, options.execution));
   }
   return kExitOk;
 }

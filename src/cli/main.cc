@@ -8,6 +8,7 @@
 
 #include "billfish/version.h"
 #include "cli/json.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 
 namespace billfish::cli {
@@ -26,14 +27,14 @@ int ExitCode(const Status& status) {
 
 int Report(const Status& status, bool json) {
   if (json) PrintJson(Json{{"error", {{"code", ErrorCodeName(status.code())}, {"message", status.message()}}}});
-  fmt::print(stderr, "billfish: {}\n", status.message());
+  Note("billfish: {}\n", status.message());
   return ExitCode(status);
 }
 
 /// Output that never reached its file is a failure, whatever the verb thought.
 int FlushOutput(int exit_code) {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return exit_code;
-  fmt::print(stderr, "billfish: writing to standard output failed: {}\n", std::strerror(errno));
+  Note("billfish: writing to standard output failed: {}\n", std::strerror(errno));
   return exit_code == kExitOk ? kExitFailure : exit_code;
 }
 
@@ -66,14 +67,14 @@ int Run(int argc, char** argv) {
   AddCompletions(program);
 
   if (argc > 1 && argv[1][0] != '-' && !IsVerb(program.app, argv[1])) {
-    fmt::print(stderr, "billfish: there is no verb '{}'; `billfish --help` lists them\n", argv[1]);
+    Note("billfish: there is no verb '{}'; `billfish --help` lists them\n", argv[1]);
     return kExitUsage;
   }
   try {
     program.app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return FlushOutput(program.app.exit(error));  // help
-    fmt::print(stderr, "billfish: {}\nTry `billfish --help` or `billfish VERB --help`.\n", error.what());
+    Note("billfish: {}\nTry `billfish --help` or `billfish VERB --help`.\n", error.what());
     return kExitUsage;
   }
   const Outcome outcome = program.action();

@@ -10,9 +10,9 @@ namespace billfish::cli {
 namespace {
 
 struct SplitName {
-  std::vector<std::string> parts;     ///< between the dots, "*" in place of a number
+  std::vector<std::string> parts;  ///< between the dots, "*" in place of a number
   std::vector<long long> numbers;
-  int expert_place = -1;              ///< which of `numbers` counts experts
+  int expert_place = -1;  ///< which of `numbers` counts experts
 };
 
 bool IsNumber(const std::string& text) {
@@ -65,10 +65,9 @@ std::vector<ModuleGroup> GroupModules(const std::vector<ModuleInfo>& modules, bo
   std::map<std::string, size_t> index;
   for (const ModuleInfo& module : modules) {
     const SplitName split = Split(module.name);
-    const std::string key =
-        all ? module.name
-            : fmt::format("{}|{}|{}|{}x{}x{}|{}", fmt::join(split.parts, "."), module.format, module.scheme.Name(), module.E, module.N, module.K,
-                          module.act_order);
+    const std::string key = all ? module.name
+                                : fmt::format("{}|{}|{}|{}x{}x{}|{}", fmt::join(split.parts, "."), module.format, module.scheme.Name(),
+                                              module.E, module.N, module.K, module.act_order);
     const auto [place, is_new] = index.try_emplace(key, builders.size());
     if (is_new) builders.push_back({{"", module, {}, 0, 1, 0, 0}, split, std::vector<std::set<long long>>(split.numbers.size())});
     Builder& builder = builders[place->second];

@@ -58,7 +58,8 @@ Result<std::vector<int64_t>> ParseCounts(const std::string& text, const std::str
     }
     counts.push_back(value);
   }
-  if (counts.empty()) return Status(ErrorCode::kInvalidArgument, fmt::format("{} got no number; give at least one, for example 1,16", flag));
+  if (counts.empty())
+    return Status(ErrorCode::kInvalidArgument, fmt::format("{} got no number; give at least one, for example 1,16", flag));
   return counts;
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "cli/print.h"
 #include "cli/table.h"
 
 namespace billfish::cli {
@@ -37,7 +38,7 @@ Progress::Progress(std::string label, std::string unit)
     : label_(std::move(label)), unit_(std::move(unit)), enabled_(StderrIsInteractive()), start_(std::chrono::steady_clock::now()) {}
 
 Progress::~Progress() {
-  if (drawn_) fmt::print(stderr, "\r\x1b[K");
+  if (drawn_) Note("\r\x1b[K");
 }
 
 void Progress::Update(int64_t done, int64_t total, const std::string& note) {
@@ -56,7 +57,7 @@ void Progress::Update(int64_t done, int64_t total, const std::string& note) {
   }
   if (!note.empty()) line += "  " + note;
   line.resize(std::min(line.size(), TerminalColumns() - 1));
-  fmt::print(stderr, "\r{}\x1b[K", line);
+  Note("\r{}\x1b[K", line);
 }
 
 }  // namespace billfish::cli

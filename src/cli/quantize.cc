@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "cli/verb.h"
@@ -58,11 +59,12 @@ Outcome Finish(const Options& options, const QuantizeProgress& done, const std::
                {"bytes", done.bytes_total},
                {"bytes_resumed", done.bytes_resumed}});
   } else {
-    fmt::print("{}\n", options.destination);
+    Print("{}\n", options.destination);
     std::fflush(stdout);
-    fmt::print(stderr, "{}: {} tensors, {}{}\n", what, done.tensors_total, FormatBytes(static_cast<double>(done.bytes_total)),
-               done.bytes_resumed > 0 ? fmt::format(", of which {} came from an interrupted run", FormatBytes(static_cast<double>(done.bytes_resumed)))
-                                      : "");
+    Note("{}: {} tensors, {}{}\n", what, done.tensors_total, FormatBytes(static_cast<double>(done.bytes_total)),
+         done.bytes_resumed > 0
+             ? fmt::format(", of which {} came from an interrupted run", FormatBytes(static_cast<double>(done.bytes_resumed)))
+             : "");
   }
   return kExitOk;
 }
@@ -112,7 +114,9 @@ Outcome Dequantize(const Options& options, bool json) {
 void AddCommon(CLI::App* verb, Options& options) {
   verb->add_option("source", options.source, "Model folder to read")->required();
   verb->add_option("destination", options.destination, "Model folder to write; appears complete or not at all")->required();
-  verb->add_option("--max-shard-size", options.max_shard, "Longest weight file, for example 500MB or 4GB")->capture_default_str()->type_name("SIZE");
+  verb->add_option("--max-shard-size", options.max_shard, "Longest weight file, for example 500MB or 4GB")
+      ->capture_default_str()
+      ->type_name("SIZE");
   verb->add_flag("--overwrite", options.overwrite, "Replace the destination if it exists, at the very end and in one step");
   verb->add_option("-t,--threads", options.threads, "Threads; default BILLFISH_THREADS or every CPU this process may use")
       ->check(CLI::Range(1, 1024))
@@ -128,7 +132,8 @@ void AddQuantize(Program& program) {
                            "Prints the destination. An interrupted run continues where it stopped when the same command is given again.");
   auto options = std::make_shared<Options>();
   AddCommon(verb, *options);
-  verb->add_option("--scheme", options->scheme, "mxfp4, nvfp4, int4-g32, int4-g64, int4-g128, int4-channel, fp8-tensor, fp8-channel, fp8-block128")
+  verb->add_option("--scheme", options->scheme,
+                   "mxfp4, nvfp4, int4-g32, int4-g64, int4-g128, int4-channel, fp8-tensor, fp8-channel, fp8-block128")
       ->capture_default_str()
       ->type_name("NAME");
   verb->add_flag("--asym", options->asymmetric, "int4 with zero points");
@@ -150,7 +155,9 @@ void AddDequantize(Program& program) {
                            "  billfish dequantize tiny-moe-mxfp4 tiny-moe-f32 --dtype f32");
   auto options = std::make_shared<Options>();
   AddCommon(verb, *options);
-  verb->add_option("--dtype", options->dtype, "Type of the plain weights")->check(CLI::IsMember({"bf16", "f16", "f32"}))->capture_default_str();
+  verb->add_option("--dtype", options->dtype, "Type of the plain weights")
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
+      ->capture_default_str();
   verb->callback([&program, options] { program.action = [&program, options] { return Dequantize(*options, program.json); }; });
 }
 

@@ -13,16 +13,15 @@ struct SamplingFlags {
   int64_t top_k = 0;
   uint64_t seed = 0;
 
-  SamplingOptions ToOptions() const {
-    return {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = seed};
-  }
+  SamplingOptions ToOptions() const { return {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = seed}; }
 };
 
 inline void AddSampling(CLI::App* verb, SamplingFlags& flags) {
   verb->add_option("--temp", flags.temperature, "Temperature; 0 always takes the most likely token")->capture_default_str();
   verb->add_option("--top-k", flags.top_k, "Draw from the k most likely tokens; 0 = all")->capture_default_str();
   verb->add_option("--top-p", flags.top_p, "Draw from the most likely tokens that make up this probability")->capture_default_str();
-  verb->add_option("--min-p", flags.min_p, "Draw from tokens at least this fraction as likely as the most likely one")->capture_default_str();
+  verb->add_option("--min-p", flags.min_p, "Draw from tokens at least this fraction as likely as the most likely one")
+      ->capture_default_str();
   verb->add_option("--seed", flags.seed, "The same seed draws the same text")->capture_default_str();
 }
 

@@ -10,8 +10,8 @@
 namespace billfish::cli {
 
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailure = 1;      ///< the work failed
-inline constexpr int kExitUsage = 2;        ///< the command line makes no sense
+inline constexpr int kExitFailure = 1;        ///< the work failed
+inline constexpr int kExitUsage = 2;          ///< the command line makes no sense
 inline constexpr int kExitInterrupted = 130;  ///< Ctrl-C
 
 /// The exit code of a verb that ran to its end, or why it could not. kInvalidArgument becomes kExitUsage, kCancelled

@@ -19,6 +19,7 @@
 #include "cli/json.h"
 #include "cli/module_groups.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "cli/verb.h"
@@ -74,9 +75,8 @@ struct Sums {
 void AddExpert(const std::vector<float>& w, int64_t N, int64_t K, const double* x, const float* y, Sums& sums) {
   for (int64_t m = 0; m < kTokens; ++m) {
     for (int64_t n = 0; n < N; ++n) {
-      const double definition =
-          std::transform_reduce(w.begin() + n * K, w.begin() + (n + 1) * K, x + m * K, 0.0, std::plus<>(),
-                                [](float weight, double value) { return static_cast<double>(weight) * value; });
+      const double definition = std::transform_reduce(w.begin() + n * K, w.begin() + (n + 1) * K, x + m * K, 0.0, std::plus<>(),
+                                                      [](float weight, double value) { return static_cast<double>(weight) * value; });
       const double difference = static_cast<double>(y[m * N + n]) - definition;
       sums.difference += difference * difference;
       sums.definition += definition * definition;
@@ -151,8 +151,8 @@ void PrintText(const std::vector<Check>& checks, const std::vector<ModuleGroup>&
                   failures == 0 ? "ok" : fmt::format("{} WRONG, worst {}", failures, worst->module)});
   }
   const auto failures = std::count_if(checks.begin(), checks.end(), [](const Check& check) { return !check.ok; });
-  fmt::print("{}\n{} of {} matrices agree with the definition within {:.2e}\n", table.ToString(),
-             static_cast<int64_t>(checks.size()) - failures, checks.size(), tolerance);
+  Print("{}\n{} of {} matrices agree with the definition within {:.2e}\n", table.ToString(), static_cast<int64_t>(checks.size()) - failures,
+        checks.size(), tolerance);
 }
 
 Json ToJson(const std::vector<Check>& checks, double tolerance) {
@@ -191,7 +191,8 @@ Outcome Verify(const Options& options, bool json) {
     if (Status status = CheckModule(*checkpoint, options, check); !status.ok()) return status.WithContext(module.name);
     checks.push_back(std::move(check));
     progress.Update(static_cast<int64_t>(checks.size()), static_cast<int64_t>(modules->size()), module.name);
-    if (Interrupted()) return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} matrices", checks.size(), modules->size()));
+    if (Interrupted())
+      return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} matrices", checks.size(), modules->size()));
   }
   const double tolerance = options.execution.ParsedMode() == Mode::kFast ? kFastTolerance : kExactTolerance;
   if (json) {

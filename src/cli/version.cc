@@ -4,6 +4,7 @@
 
 #include "billfish/context.h"
 #include "cli/json.h"
+#include "cli/print.h"
 #include "cli/verb.h"
 
 namespace billfish::cli {
@@ -20,8 +21,8 @@ Outcome ShowVersion(const Program& program) {
                {"isa", CpuIsa()},
                {"threads", DefaultThreads()}});
   } else {
-    fmt::print("billfish {} ({})\nbuilt with {}, {}\n{}, {} threads: {}\n", info.version, info.commit, info.compiler, info.build, CpuName(),
-               DefaultThreads(), CpuIsa());
+    Print("billfish {} ({})\nbuilt with {}, {}\n{}, {} threads: {}\n", info.version, info.commit, info.compiler, info.build, CpuName(),
+          DefaultThreads(), CpuIsa());
   }
   return kExitOk;
 }

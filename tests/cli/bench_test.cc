@@ -1,0 +1,100 @@
+// bench: one row format, charts, and Ctrl-C.
+#include <gmock/gmock.h>
+
+#include "cli/program.h"
+
+namespace billfish::cli_test {
+namespace {
+
+using ::testing::HasSubstr;
+
+void ExpectRow(const Json& row) {
+  for (const char* text : {"op", "name", "kernel", "scheme", "mode", "activation", "limit"})
+    EXPECT_NE(row[text].get<std::string>(), "") << text;
+  for (const char* number : {"median_us", "gb_per_s", "gflop_per_s", "tokens_per_s", "limit_value", "fraction"}) {
+    EXPECT_GT(row[number].get<double>(), 0) << number;
+  }
+  EXPECT_GE(row["repetitions"].get<int>(), 5);
+}
+
+std::vector<std::string> SmallBench(const std::string& what) {
+  return {"bench", what, "--shapes", "64x128", "--scheme", "mxfp4,int4-g32", "--m", "1,8", "--seconds", "0.01", "--json"};
+}
+
+TEST(Bench, LinearWritesARowForEveryCombination) {
+  const Json document = RunProgram(SmallBench("linear")).Document();
+  ASSERT_EQ(document["rows"].size(), 4U);
+  for (const Json& row : document["rows"]) ExpectRow(row);
+  EXPECT_GT(document["limits"]["read_gb_per_s"].get<double>(), 0);
+  EXPECT_GE(document["limits"]["int8_dot_gop_per_s"].get<double>(), 0.9 * document["limits"]["fp32_fma_gflop_per_s"].get<double>());
+}
+
+TEST(Bench, MoeTimesAGroupedMatrixAndAWholeBlock) {
+  std::vector<std::string> arguments = SmallBench("moe");
+  arguments.insert(arguments.end(), {"--experts", "4", "--top-k", "2"});
+  const Json grouped = RunProgram(arguments).Document();
+  ASSERT_EQ(grouped["rows"].size(), 4U);
+  EXPECT_EQ(grouped["rows"][0]["op"], "grouped");
+  arguments.emplace_back("--block");
+  const Json block = RunProgram(arguments).Document();
+  ASSERT_EQ(block["rows"].size(), 4U);
+  EXPECT_EQ(block["rows"][0]["op"], "moe");
+  for (const Json& row : block["rows"]) ExpectRow(row);
+}
+
+TEST(Bench, ModelTimesPrefillAndDecode) {
+  const Json document = RunProgram({"bench", "model", TinyModel(), "--pp", "32", "--tg", "8", "--seconds", "0.01", "--json"}).Document();
+  ASSERT_EQ(document["rows"].size(), 2U);
+  EXPECT_EQ(document["rows"][0]["op"], "prefill");
+  EXPECT_EQ(document["rows"][1]["op"], "decode");
+  EXPECT_EQ(document["rows"][0]["scheme"], "mxfp4");
+  for (const Json& row : document["rows"]) ExpectRow(row);
+}
+
+TEST(Bench, ASavedReportIsDrawnAgain) {
+  const Scratch scratch;
+  const Finished timed = RunProgram(SmallBench("linear"));
+  std::ofstream(scratch / "rows.json") << timed.out;
+  for (const char* chart : {"roofline", "bars"}) {
+    const std::string svg = scratch / (std::string(chart) + ".svg");
+    const Finished drawn = RunProgram({"bench", "--from", scratch / "rows.json", "--svg", svg, "--chart", chart});
+    EXPECT_EQ(drawn.exit_code, 0) << drawn.err;
+    EXPECT_THAT(ReadFile(svg), HasSubstr("<svg xmlns"));
+    EXPECT_THAT(ReadFile(svg), HasSubstr("int4-g32"));
+    EXPECT_THAT(ReadFile(svg), HasSubstr("</svg>"));
+  }
+  EXPECT_EQ(RunProgram({"bench", "--from", scratch / "rows.json", "--json"}).Document(), timed.Document());
+}
+
+TEST(Bench, AFileThatIsNoReportIsRefused) {
+  const Finished wrong = RunProgram({"bench", "--from", TinyModel() + "/config.json"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("is no benchmark report"));
+  const Scratch scratch;
+  std::ofstream(scratch / "short.json") << R"({"schema": "billfish-bench-1", "rows": [], "limits": {}})";
+  const Finished incomplete = RunProgram({"bench", "--from", scratch / "short.json"});
+  EXPECT_EQ(incomplete.exit_code, 1);
+  EXPECT_THAT(incomplete.err, HasSubstr("the field 'version'"));
+  EXPECT_EQ(RunProgram({"bench", "--from", "/no/such/file"}).exit_code, 1);
+  EXPECT_EQ(RunProgram({"bench"}).exit_code, 2);
+}
+
+TEST(Bench, WrongListsAreNamed) {
+  EXPECT_THAT(RunProgram({"bench", "linear", "--shapes", "64by64"}).err, HasSubstr("--shapes got '64by64'"));
+  EXPECT_THAT(RunProgram({"bench", "linear", "--m", "0"}).err, HasSubstr("--m got '0'"));
+  EXPECT_THAT(RunProgram({"bench", "linear", "--scheme", "int3"}).err, HasSubstr("int3"));
+  EXPECT_THAT(RunProgram({"bench", "linear", "--mode", "exakt"}).err, HasSubstr("--mode got 'exakt'"));
+  EXPECT_THAT(RunProgram({"bench", "moe", "--experts", "2", "--top-k", "3", "--shapes", "64x64", "--scheme", "mxfp4"}).err,
+              HasSubstr("3 of 2 experts"));
+}
+
+TEST(Bench, CtrlCEndsWithCode130) {
+  const Finished run = RunProgram({"bench", "linear", "--shapes", "64x64", "--scheme", "mxfp4,nvfp4,int4-g32,bf16", "--m",
+                                   "1,2,3,4,5,6,7,8", "--seconds", "2", "--json"},
+                                  {.interrupt_after_ms = 1500});
+  EXPECT_EQ(run.exit_code, 130);
+  EXPECT_EQ(run.Document()["error"]["code"], "cancelled");
+}
+
+}  // namespace
+}  // namespace billfish::cli_test
