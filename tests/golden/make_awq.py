@@ -23,7 +23,7 @@ MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"]
 
 def make(case, group):
     tensors, expected = {}, {}
-    for i, (name, (n, k)) in enumerate(zip(MODULES, [(64, 256), (96, 128)])):
+    for i, (name, (n, k)) in enumerate(zip(MODULES, [(32, 256), (64, 128)])):
         generator = torch.Generator().manual_seed(500 + i)
         q = torch.randint(0, 16, (k, n), generator=generator)
         scales = (torch.rand(k // group, n, generator=generator) * 0.01 + 0.001).half().float()

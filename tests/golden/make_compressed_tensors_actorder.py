@@ -13,7 +13,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from golden_io import save_case, weights
 
 ARGS = QuantizationArgs(num_bits=4, type="int", strategy="group", group_size=32, symmetric=True, actorder="group")
-SHAPES = {"model.layers.0.self_attn.q_proj": (64, 256), "model.layers.0.mlp.down_proj": (40, 128)}
+SHAPES = {"model.layers.0.self_attn.q_proj": (24, 256), "model.layers.0.mlp.down_proj": (40, 128)}
 
 
 def scattered_groups(k, seed):

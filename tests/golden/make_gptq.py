@@ -1,8 +1,8 @@
 """GPTQ checkpoints packed by GPTQModel 7.7.0 (torch 2.15.0), and one packed by AutoGPTQ 0.7.1.
 
 Proves packing order, the zero points of both versions (a zero of 0 makes GPTQModel's v1 subtraction borrow from the next nibble),
-act-order and per-channel scales. Expected weights come from TorchLinear.dequantize_weight with scales widened to fp32; for AutoGPTQ,
-whose unpacking needs a GPU, from the codes, zeros and scales that went into its pack().
+act-order, per-channel and bf16 scales. Expected weights come from TorchLinear._dequantize_weight_cached_248, which dequantize_weight
+calls, with scales widened to fp32; for AutoGPTQ, whose unpacking needs a GPU, from the codes, zeros and scales that went into its pack().
 Run: python make_gptq.py [path of the unpacked AutoGPTQ package]
 """
 
@@ -41,9 +41,9 @@ def save(case, tensors, expected, quantization, software, version, function):
     save_case(case, tensors, expected, config, software, version, function)
 
 
-def gptqmodel_case(case, version, group, symmetric, shuffle=False):
+def gptqmodel_case(case, version, group, symmetric, shuffle=False, scale_dtype=torch.float16):
     tensors, expected = {}, {}
-    for i, (module, (n, k)) in enumerate(zip(MODULES, [(64, 256), (96, 128)])):
+    for i, (module, (n, k)) in enumerate(zip(MODULES, [(32, 256), (64, 128)])):
         g = k if group == -1 else group
         q, scales, zeros = parts(300 + i, n, k, g, symmetric)
         g_idx = torch.arange(k) // g
@@ -52,6 +52,7 @@ def gptqmodel_case(case, version, group, symmetric, shuffle=False):
         packed = TorchLinear(bits=4, group_size=group, sym=symmetric, desc_act=shuffle, in_features=k, out_features=n, register_buffers=True,
                              pack_dtype=torch.int32)
         packed.pack_original(linear_of(q, scales, zeros, g_idx), scales.t().clone(), zeros.t().float().clone(), g_idx.to(torch.int32))
+        packed.scales = packed.scales.to(scale_dtype)  # a checkpoint saved from a bf16 model has bf16 scales
         half_scales = packed.scales.clone()
         if version == 1:
             convert_gptq_v2_to_v1_format_module(packed, types.SimpleNamespace(bits=4, pack_dtype=torch.int32))
@@ -65,7 +66,7 @@ def gptqmodel_case(case, version, group, symmetric, shuffle=False):
     quantization = {"bits": 4, "group_size": group, "desc_act": shuffle, "sym": symmetric, "lm_head": False, "quant_method": "gptq",
                     "checkpoint_format": "gptq" if version == 1 else "gptq_v2", "pack_dtype": "int32",
                     "meta": {"quantizer": [f"gptqmodel:{gptqmodel.__version__}"]}}
-    save(case, tensors, expected, quantization, "gptqmodel", gptqmodel.__version__, "TorchLinear.dequantize_weight")
+    save(case, tensors, expected, quantization, "gptqmodel", gptqmodel.__version__, "TorchLinear._dequantize_weight_cached_248")
 
 
 gptqmodel_case("gptq-v1-sym-g128", 1, 128, True)
@@ -73,6 +74,7 @@ gptqmodel_case("gptq-v1-asym-g32", 1, 32, False)
 gptqmodel_case("gptq-v2-asym-g32", 2, 32, False)
 gptqmodel_case("gptq-actorder-g32", 1, 32, True, shuffle=True)
 gptqmodel_case("gptq-channel", 1, -1, True)
+gptqmodel_case("gptq-v2-actorder-bf16", 2, 64, False, shuffle=True, scale_dtype=torch.bfloat16)
 
 if len(sys.argv) > 1:
     package = types.ModuleType("auto_gptq")  # its __init__ imports GPU extensions; the packer itself needs none
@@ -86,7 +88,7 @@ if len(sys.argv) > 1:
     from auto_gptq.nn_modules.qlinear.qlinear_exllama import QuantLinear
 
     tensors, expected = {}, {}
-    for i, (module, (n, k)) in enumerate(zip(MODULES, [(64, 256), (96, 128)])):
+    for i, (module, (n, k)) in enumerate(zip(MODULES, [(32, 256), (64, 128)])):
         q, scales, zeros = parts(400 + i, n, k, 64, False, smallest_zero=1)
         g_idx = torch.arange(k) // 64
         packed = QuantLinear(4, 64, k, n, False)

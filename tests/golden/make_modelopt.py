@@ -16,7 +16,7 @@ MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.gate_proj", "m
 
 def make(case, algorithm, scale_2=None, input_scale=False, only_hf_quant_config=False):
     tensors, expected = {}, {}
-    for i, (module, (n, k)) in enumerate(zip(MODULES, [(64, 256), (96, 128), (96, 128)])):
+    for i, (module, (n, k)) in enumerate(zip(MODULES, [(24, 256), (40, 128), (40, 128)])):
         w = weights(600 + i, n, k) * (1 + 4 * i)  # gate and up differ, so their global scales do
         global_scale = NVFP4QTensor.get_weights_scaling_factor_2(w) if scale_2 is None else torch.tensor(scale_2)
         packed, scale, _ = NVFP4QTensor.quantize(w, 16, weights_scaling_factor_2=global_scale)
@@ -26,7 +26,7 @@ def make(case, algorithm, scale_2=None, input_scale=False, only_hf_quant_config=
         tensors[f"{module}.weight_scale_2"] = global_scale
         if input_scale:
             tensors[f"{module}.input_scale"] = torch.tensor(0.0041)
-    tensors["lm_head.weight"] = weights(8, 32, 64).to(torch.bfloat16)
+    tensors["lm_head.weight"] = weights(8, 24, 32).to(torch.bfloat16)
     expected["lm_head"] = tensors["lm_head.weight"]
     base = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     producer = {"name": "modelopt", "version": modelopt.__version__}
