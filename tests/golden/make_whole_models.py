@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, CompressedTensorsConfig, FineGrai
 
 from golden_io import ROOT, save_folder, weights
 
+torch.set_num_threads(1)  # the last bits of the logits depend on it
+
 CONFIG = Qwen3MoeConfig(
     architectures=["Qwen3MoeForCausalLM"], vocab_size=64, hidden_size=64, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=1,
     num_attention_heads=2, num_key_value_heads=1, head_dim=32, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True,
