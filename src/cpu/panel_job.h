@@ -3,7 +3,7 @@
 //   y[t, n] = row_factor[n] * sum_k code_value[n, k] * scale[n, chunk(k)] * x[t, k] + bias[n]      n in one panel, t in [0, rows)
 //
 // Staged activations: slab s of all rows lies at x + s * slab_stride, row t at t * kRowBytes behind it, zero where the chunks are
-// padded. A kernel keeps one order of summation over k whatever `rows` and the thread count are chosen to be.
+// padded. The order of summation over k depends on `rows` alone, and rows are cut into jobs without regard to threads.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ constexpr size_t StagedRowBytes(Staged staged) {
 /// Rows of activations one call may cover; callers cut longer lists.
 inline constexpr int kMaxPanelRows = 128;
 
-/// Per-thread scratch of the kernels that expand a slab first: [256 k, 32 rows] fp32, then fp32 sums [kMaxPanelRows, 32].
+/// Per-thread scratch of the kernels that keep an expanded slab: [256 k, 32 rows] fp32 or less, then fp32 sums [kMaxPanelRows, 32].
 inline constexpr size_t kExpandedBytes = size_t{kSlabK} * kPanelRows * 4;
 inline constexpr size_t kPanelScratchBytes = kExpandedBytes + size_t{kMaxPanelRows} * kPanelRows * 4;
 

@@ -23,6 +23,8 @@
 // positive E4M3 number has that form (m 2^-9 normalises), and decoding is a shift and an addition. The codes of a zero scale become
 // zero; a weight with negative scales, or scales of another meaning, is packed with bf16 or fp32 scales.
 //
+// 8-bit codes are finite: PackedWeight refuses the NaN codes of E4M3, so kernels need not agree on them.
+//
 // Everything in this header is freestanding arithmetic; it allocates nothing.
 #pragma once
 

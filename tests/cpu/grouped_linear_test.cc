@@ -52,8 +52,16 @@ Result<Outcome> RunCase(const PackedWeight& weight, int64_t rows, DType x_type, 
 
   const int64_t tokens = rows + 3;
   std::vector<float> x = RandomActivations(tokens * K, 11, x_type == DType::kBF16);
+  std::vector<bool> large(static_cast<size_t>(K));
+  std::mt19937 channels(7);
+  for (int64_t left = outliers ? K / 200 : 0; left > 0;) {  // 0.5 % of the channels, at random
+    const size_t channel = channels() % uint32_t(K);
+    if (large[channel]) continue;
+    large[channel] = true;
+    --left;
+  }
   for (int64_t i = 0; outliers && i < tokens * K; ++i) {
-    if (uint32_t(i % K) * 2654435761u % 200 == 37) x[size_t(i)] *= 20;  // 0.5 % of the channels, scattered
+    if (large[size_t(i % K)]) x[size_t(i)] *= 20;
     if (x_type == DType::kBF16) x[size_t(i)] = F32FromBF16(BF16FromF32(x[size_t(i)]));
   }
   std::vector<uint16_t> x16(x.size());
@@ -259,8 +267,9 @@ TEST(GroupedLinear, Int8ActivationsStayWithinTheirErrorBudget) {
         const Result<Outcome> outcome = RunCase(weight, rows, DType::kBF16, Precision::kInt8, "", 2, false, false);
         ASSERT_TRUE(outcome.has_value()) << outcome.error().message();
         EXPECT_TRUE(outcome->kernel.starts_with("w4a8_linear")) << outcome->kernel;
-        EXPECT_LE(outcome->relative_norm, 7.5e-3) << scheme.Name() << " K " << K << " rows " << rows;
-        EXPECT_GE(outcome->relative_norm, 3e-3) << "int8 noise is expected here";
+        // One row is one draw of the errors' sum where all weights of a channel lie on one side of zero, hence the width.
+        EXPECT_LE(outcome->relative_norm, 1e-2) << scheme.Name() << " K " << K << " rows " << rows;
+        EXPECT_GE(outcome->relative_norm, 1.5e-3) << "int8 noise is expected here";
       }
     }
   }
@@ -272,18 +281,18 @@ TEST(GroupedLinear, Int8ErrorOfManyGaussianProductsIsBelowFiveAndAHalfThousandth
     const PackedWeight weight = RandomWeight(scheme, 1, 128, 2048, 20);
     const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false);
     ASSERT_TRUE(outcome.has_value());
-    EXPECT_LE(outcome->relative_norm, 5.6e-3) << scheme.Name();
+    EXPECT_LE(outcome->relative_norm, 5.5e-3) << scheme.Name();
   }
 }
 
-/// A block of 32 with an outlier 20 times larger has a step 20 times larger; which and how many blocks those are moves the result by 5 %.
+/// A block of 32 with an outlier 20 times larger has a step 20 times larger; how many blocks that is moves the result by a few per cent.
 TEST(GroupedLinear, Int8ErrorWithOutlierChannelsIsAboutOneHundredth) {
   if (DetectCpu().tier < Tier::kAvx512Bf16) GTEST_SKIP() << "needs AVX-512 VNNI";
   for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true)}) {
     const PackedWeight weight = RandomWeight(scheme, 1, 128, 4096, 21);
     const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false, true);
     ASSERT_TRUE(outcome.has_value());
-    EXPECT_LE(outcome->relative_norm, 1.15e-2) << scheme.Name();
+    EXPECT_LE(outcome->relative_norm, 1.05e-2) << scheme.Name();
   }
 }
 
@@ -292,7 +301,9 @@ TEST(GroupedLinear, Fp32ActivationsMayBeRoundedToBf16WhenAllowed) {
   const Result<Outcome> outcome = RunCase(weight, 32, DType::kF32, Precision::kBF16, "", 2, false, false);
   ASSERT_TRUE(outcome.has_value());
   EXPECT_LE(outcome->relative_norm, 2.2e-3);
-  if (DetectCpu().tier >= Tier::kAvx512Bf16) EXPECT_EQ(outcome->kernel, "w4a16_linear_avx512bf16");
+  if (DetectCpu().tier >= Tier::kAvx512Bf16) {
+    EXPECT_EQ(outcome->kernel, "w4a16_linear_avx512bf16");
+  }
 }
 
 /// Averaging removes random rounding, so a slope different from 1 means a scale applied wrongly.

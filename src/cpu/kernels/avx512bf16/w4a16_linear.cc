@@ -7,9 +7,10 @@
 // one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
 //
 //   pipeline   cut the rows into tiles of 8 and a rest of at least 3
-//              per tile: stream the panel once (tile.h), then factor, bias, round, store
+//              one tile: stream the panel (tile.h), then factor, bias, round, store
+//              several: slab by slab; the first tile expands the codes and keeps the operands in scratch (L1) for the others, and every
+//              tile fetches its share of the next slab's codes and the next tile's activations
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
-//              Repeated passes over a panel (rows > 8) read it from L2: 32 rows x 4096 k in 4 bits are 70 KB.
 //
 // vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
 #include <algorithm>
@@ -63,10 +64,14 @@ void RunTiles(const PanelJob& job) {
   TileArgs args = ArgsOf(job);
   args.operands = reinterpret_cast<uint8_t*>(job.scratch);
   const int slabs = layout.slabs();
+  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
+  const size_t share = layout.slab_bytes(layout.slab_chunks) * kKeptSlabs / size_t(tiles);
+  args.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / 8) + 1, 2 * kLine);
   for (int first = 0; first < slabs; first += kKeptSlabs) {
     args.slabs = std::min(kKeptSlabs, slabs - first);
     args.chunks_last = layout.chunks_in_slab(first + args.slabs - 1);
     args.accumulate = first > 0;
+    args.codes_ahead = args.w + size_t(args.slabs - 1) * layout.slab_bytes(layout.slab_chunks) + layout.slab_bytes(args.chunks_last);
     for (int begin = 0; begin < job.rows;) {
       const int rows = NextTile(job.rows - begin);
       args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
@@ -76,6 +81,7 @@ void RunTiles(const PanelJob& job) {
       if (first + kKeptSlabs >= slabs) PrefetchRows(job, begin, rows);
       (begin == 0 ? kTiles<C, kGroupScale, kMaxTile, kFirst> : kTiles<C, kGroupScale, kMaxTile, kOther>)[size_t(rows)](args);
       begin += rows;
+      args.codes_ahead += share;
     }
     args.w += size_t(args.slabs) * layout.slab_bytes(layout.slab_chunks);  // past the end after the last round, and not read then
   }

@@ -1,7 +1,7 @@
 // w4a8_linear_avx512vnni: 4-bit weights times activations rounded to int8 with one scale per 32 k.
 //
 //   y[t, n] = factor[n] * sum_b a[t, b] * sum_{chunks c of b} scale[n, c] * sum_{k in c} code[n, k] q[t, k] + bias[n]     b = 32 k
-//   q = round(x / a), a = max |x| / 127 over the 32 k
+//   q = round(x / a) in -128..127, a = -(the element of largest magnitude) / 128 over the 32 k, so a may be negative; BlockScaleOf
 //
 // vpdpbusd adds four products u8 x s8 to an int32 lane (lane = output row). Codes become unsigned by an offset:
 //   E2M1   u = 2 v + 12 in 0..24, offset 12, and a/2 is staged instead of a       (vpermb; a table repeated 4 times ignores bits 5:4)
@@ -17,8 +17,8 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
-//   pipeline     per tile stream the packed panel.  E2M1 with more than 16 rows: per two slabs expand the codes to bytes once (16 KiB, L1),
-//                then all tiles multiply it; the sums [rows, 32] stay in scratch between slabs. For the others expanding does not pay.
+//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB, L1)
+//                and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
 //   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16
 #include <algorithm>
 #include <array>
@@ -27,6 +27,7 @@
 #include "core/float_formats.h"
 #include "cpu/kernels/avx512bf16/codes.h"
 #include "cpu/kernels/avx512bf16/kernels.h"
+#include "cpu/kernels/avx512bf16/source.h"
 #include "cpu/kernels/avx512bf16/store_rows.h"
 #include "cpu/kernels/avx512bf16/unrolled.h"
 
@@ -35,10 +36,9 @@ namespace {
 
 constexpr size_t kScalesAt = kSlabK, kStartsAt = kSlabK + 8 * 4;
 constexpr int kBlock = 32;
-constexpr int kPrefetchBytes = 6144;  // beyond the 4 KiB where the hardware prefetcher stops
+constexpr int kPrefetchBytes = 16384;  // as in tile.h
 constexpr int kMaxTile = 6;          // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
-constexpr int kStreamedRows = 16;
-constexpr int kExpandedSlabs = 2;  // 16 KiB of bytes: a third of L1
+constexpr int kKeptSlabs = 2;         // 16 KiB of bytes: a third of L1
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
@@ -60,8 +60,12 @@ struct SlabArgs {
   int chunks;
   const uint8_t* scales;
   const uint8_t* zeros;
-  const uint8_t* codes;  ///< packed units, or expanded [unit][low, high nibbles][half][64]
+  const uint8_t* codes;  ///< packed units
+  uint8_t* bytes;        ///< expanded [unit][low, high nibbles][half][64]; unused by Source::kStream
   const uint8_t* x;      ///< first row of the tile in this slab
+  const uint8_t* ahead;  ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
+  const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block unless Source::kStream
+  size_t codes_ahead_step;     ///< bytes, at most 256
   float* sums;           ///< [T, 32], added to
 };
 
@@ -110,16 +114,17 @@ struct BlockScale {
 };
 
 /// One slab of a tile.
-template <Codes kCodes, Scaling kScaling, bool kExpanded, int T>
+template <Codes kCodes, Scaling kScaling, Source kSource, int T>
 BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
   constexpr int kChunksPerBlock = kScaling == Scaling::kPairs ? 2 : 1;
   constexpr int kUnits = 4 / kChunksPerBlock;
-  constexpr size_t kUnitBytes = (kExpanded ? 4 : 2) * kLine;
+  constexpr int kAheadBytes = int{kStagedInt8Bytes} * kBlock / kSlabK * T;
   Decoder decoder;
   const Scales kind = a.layout->scales;
   const int blocks_per_chunk = kScaling == Scaling::kPairs ? 1 : a.layout->chunk_k / kBlock;
   const size_t scale_bytes = size_t(ScaleBytesOf(kind)) * 16;
-  const uint8_t *scale = a.scales, *zero = a.zeros, *code = a.codes, *x = a.x;
+  const uint8_t *scale = a.scales, *zero = a.zeros, *code = a.codes, *x = a.x, *ahead = a.ahead, *codes_ahead = a.codes_ahead;
+  uint8_t* bytes = a.bytes;
   const uint8_t *x_scale = a.x + kScalesAt, *x_start = a.x + kStartsAt;
   const int blocks = (a.chunks * a.layout->chunk_k + kBlock - 1) / kBlock;
   __m512 sum[2][T];
@@ -127,7 +132,17 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
     Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_load_ps(a.sums + 32 * t + 16 * h); });
   });
   for (int block = 0, in_chunk = 0; block < blocks; ++block) {
-    if constexpr (!kExpanded && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
+    if constexpr (kSource != Source::kKept && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
+    if constexpr (kSource != Source::kStream) {
+      Unrolled<(kAheadBytes + int{kLine} - 1) / int{kLine}>([&]<int i>() __attribute__((always_inline)) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + i * kLine), _MM_HINT_T0);
+      });
+      ahead += kAheadBytes;
+      Unrolled<4>([&]<int i>() __attribute__((always_inline)) {
+        _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_T1);
+      });
+      codes_ahead += a.codes_ahead_step;
+    }
     __m512 f[2][T];
     const int live_chunks = kScaling == Scaling::kPairs ? std::min(2, a.chunks - 2 * block) : 1;
     Unrolled<kChunksPerBlock>([&]<int chunk>() __attribute__((always_inline)) {
@@ -138,16 +153,23 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
       });
       Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
         constexpr int kUnit = chunk * kUnits + unit;
-        const uint8_t* at = code + kUnit * kUnitBytes;
+        const uint8_t* at = code + kUnit * 2 * kLine;
+        uint8_t* kept = bytes + kUnit * 4 * kLine;
         __m512i raw[2] = {};
-        if constexpr (!kExpanded) {
+        if constexpr (kSource == Source::kStream) {
           _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes), _MM_HINT_T0);
           _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes + kLine), _MM_HINT_T0);
+        }
+        if constexpr (kSource != Source::kKept) {
           raw[0] = Load(at), raw[1] = Load(at + kLine);
         }
         Unrolled<2>([&]<int high>() __attribute__((always_inline)) {
-          const __m512i w0 = kExpanded ? Load(at + 2 * high * kLine) : Bytes<kCodes, high>(raw[0], decoder, 0);
-          const __m512i w1 = kExpanded ? Load(at + (2 * high + 1) * kLine) : Bytes<kCodes, high>(raw[1], decoder, 1);
+          const __m512i w0 = kSource == Source::kKept ? Load(kept + 2 * high * kLine) : Bytes<kCodes, high>(raw[0], decoder, 0);
+          const __m512i w1 = kSource == Source::kKept ? Load(kept + (2 * high + 1) * kLine) : Bytes<kCodes, high>(raw[1], decoder, 1);
+          if constexpr (kSource == Source::kStreamAndKeep) {
+            _mm512_store_si512(kept + 2 * high * kLine, w0);
+            _mm512_store_si512(kept + (2 * high + 1) * kLine, w1);
+          }
           Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
             const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * int64_t{kStagedInt8Bytes} + kUnit * 8 + high * 4));
             g[0][t] = _mm512_dpbusd_epi32(g[0][t], w0, xb);
@@ -177,7 +199,8 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
         Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(f[h][t], as, sum[h][t]); });
       });
     }
-    code += size_t(live_chunks) * kUnits * kUnitBytes;
+    code += size_t(live_chunks) * kUnits * 2 * kLine;
+    bytes += size_t(live_chunks) * kUnits * 4 * kLine;
     x += kBlock;
     x_scale += 4;
     x_start += 4 * kChunksPerBlock;
@@ -215,101 +238,130 @@ void StreamTile(const PanelJob& job, const uint8_t* x, float* sums) {
     for (const uint8_t* p = w; T <= 4 && p < args.codes; p += kLine) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
     args.x = x + size_t(slab) * job.slab_stride;
     args.sums = sums;
-    w = SlabTile<kCodes, kScaling, false, T>(args);
+    w = SlabTile<kCodes, kScaling, Source::kStream, T>(args);
   }
 }
 
-/// Consecutive slabs whose codes were expanded.
-template <Codes kCodes, Scaling kScaling, int T>
-void ExpandedTile(const SlabArgs* slabs, int count, const uint8_t* x, size_t slab_stride, float* sums) {
+/// Consecutive slabs of one tile among several.
+template <Codes kCodes, Scaling kScaling, Source kSource, int T>
+void SlabsTile(const SlabArgs* slabs, int count, const uint8_t* x, const uint8_t* ahead, size_t slab_stride, float* sums) {
   for (int i = 0; i < count; ++i) {
     SlabArgs args = slabs[i];
     args.x = x + size_t(i) * slab_stride;
+    args.ahead = ahead + size_t(i) * slab_stride;
+    args.codes_ahead += size_t(i) * args.codes_ahead_step * (kSlabK / kBlock);
     args.sums = sums;
-    SlabTile<kCodes, kScaling, true, T>(args);
+    SlabTile<kCodes, kScaling, kSource, T>(args);
   }
-}
-
-/// Packed codes of a slab -> bytes; returns the next slab.
-template <Codes kCodes>
-const uint8_t* ExpandSlab(const SlabArgs& args, uint8_t* to) {
-  Decoder decoder;
-  const uint8_t* code = args.codes;
-  for (int chunk = 0; chunk < args.chunks; ++chunk) {
-    ReadZeros<kCodes>(decoder, args.zeros + chunk * kPanelRows);
-    for (int unit = 0; unit < args.layout->chunk_k / 8; ++unit, code += 2 * kLine, to += 4 * kLine) {
-      Unrolled<2>([&]<int half>() __attribute__((always_inline)) {
-        _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + half * kLine), _MM_HINT_T0);
-        const __m512i raw = Load(code + half * kLine);
-        _mm512_store_si512(to + half * kLine, Bytes<kCodes, 0>(raw, decoder, half));
-        _mm512_store_si512(to + (2 + half) * kLine, Bytes<kCodes, 1>(raw, decoder, half));
-      });
-    }
-  }
-  return code;
 }
 
 using StreamFunction = void (*)(const PanelJob&, const uint8_t*, float*);
-using ExpandedFunction = void (*)(const SlabArgs*, int, const uint8_t*, size_t, float*);
+using SlabsFunction = void (*)(const SlabArgs*, int, const uint8_t*, const uint8_t*, size_t, float*);
 
 template <Codes kCodes, Scaling kScaling, int... t>
 constexpr std::array<StreamFunction, sizeof...(t) + 1> StreamTiles(std::integer_sequence<int, t...>) {
   return {nullptr, &StreamTile<kCodes, kScaling, t + 1>...};
 }
-template <Codes kCodes, Scaling kScaling, int... t>
-constexpr std::array<ExpandedFunction, sizeof...(t) + 1> ExpandedTiles(std::integer_sequence<int, t...>) {
-  return {nullptr, &ExpandedTile<kCodes, kScaling, t + 1>...};
+template <Codes kCodes, Scaling kScaling, Source kSource, int T>
+constexpr SlabsFunction SlabsTileOrNull() {
+  if constexpr (T < 3) return nullptr;  // seven rows and more are cut into tiles of at least three
+  else return &SlabsTile<kCodes, kScaling, kSource, T>;
+}
+template <Codes kCodes, Scaling kScaling, Source kSource, int... t>
+constexpr std::array<SlabsFunction, sizeof...(t) + 1> SlabsTiles(std::integer_sequence<int, t...>) {
+  return {nullptr, SlabsTileOrNull<kCodes, kScaling, kSource, t + 1>()...};
+}
+
+/// Several tiles: two slabs at a time, all tiles.
+template <Codes kCodes, Scaling kScaling>
+void RunTiles(const PanelJob& job, float* sums) {
+  static constexpr auto kFirst = SlabsTiles<kCodes, kScaling, Source::kStreamAndKeep>(std::make_integer_sequence<int, kMaxTile>{});
+  static constexpr auto kOther = SlabsTiles<kCodes, kScaling, Source::kKept>(std::make_integer_sequence<int, kMaxTile>{});
+  const PanelLayout& layout = *job.layout;
+  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
+  const auto begin_of = [&](int i) { return job.rows * i / tiles; };
+  std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
+  const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
+  for (int first = 0; first < layout.slabs(); first += kKeptSlabs) {
+    const int count = std::min(kKeptSlabs, layout.slabs() - first);
+    SlabArgs slabs[kKeptSlabs];
+    for (int i = 0; i < count; ++i) {
+      slabs[i] = SlabAt(layout, first + i, w);
+      slabs[i].bytes = reinterpret_cast<uint8_t*>(job.scratch) + i * kSlabK * kPanelRows;
+      w = slabs[i].codes + layout.code_part(slabs[i].chunks);
+    }
+    const size_t share = size_t(w - slabs[0].scales) / size_t(tiles);
+    const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride;
+    for (int i = 0; i < tiles; ++i) {
+      const int begin = begin_of(i), end = begin_of(i + 1);
+      const uint8_t* const ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : x + size_t(count) * job.slab_stride;
+      if (first + count >= layout.slabs()) PrefetchRows(job, begin, end - begin);
+      for (SlabArgs& slab : slabs) {
+        slab.codes_ahead = w + size_t(i) * share;
+        slab.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / kBlock) + 1, 4 * kLine);
+      }
+      (i == 0 ? kFirst : kOther)[size_t(end - begin)](slabs, count, x + size_t(begin) * kStagedInt8Bytes, ahead, job.slab_stride,
+                                                     sums + begin * kPanelRows);
+    }
+  }
 }
 
 template <Codes kCodes, Scaling kScaling>
 void Panel(const PanelJob& job) {
   static constexpr auto kStream = StreamTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
-  const PanelLayout& layout = *job.layout;
   float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
-  const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x);
-  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
-  const auto begin_of = [&](int i) { return job.rows * i / tiles; };
-  constexpr bool kWorthExpanding = kCodes == Codes::kE2M1 && kScaling != Scaling::kPairs;
-  if (!kWorthExpanding || job.rows <= kStreamedRows) {
-    for (int i = 0; i < tiles; ++i) {
-      const int begin = begin_of(i), rows = begin_of(i + 1) - begin;
-      kStream[size_t(rows)](job, x + size_t(begin) * kStagedInt8Bytes, sums + begin * kPanelRows);
-    }
+  if (job.rows <= kMaxTile) {
+    kStream[size_t(job.rows)](job, reinterpret_cast<const uint8_t*>(job.x), sums);
   } else {
-    static constexpr auto kExpanded = ExpandedTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
-    std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
-    const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
-    for (int first = 0; first < layout.slabs(); first += kExpandedSlabs) {
-      const int count = std::min(kExpandedSlabs, layout.slabs() - first);
-      SlabArgs slabs[kExpandedSlabs];
-      for (int i = 0; i < count; ++i) {
-        slabs[i] = SlabAt(layout, first + i, w);
-        uint8_t* const expanded = reinterpret_cast<uint8_t*>(job.scratch) + i * kSlabK * kPanelRows;
-        w = ExpandSlab<kCodes>(slabs[i], expanded);
-        slabs[i].codes = expanded;
-      }
-      for (int i = 0; i < tiles; ++i) {
-        const int begin = begin_of(i), rows = begin_of(i + 1) - begin;
-        const uint8_t* const from = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedInt8Bytes;
-        kExpanded[size_t(rows)](slabs, count, from, job.slab_stride, sums + begin * kPanelRows);
-      }
-    }
+    RunTiles<kCodes, kScaling>(job, sums);
   }
   StoreRows(job, 0, job.rows, sums);
+}
+
+/// Squared rounding error of one block at scale 1 / inverse.
+float RoundingError(__m512 v0, __m512 v1, float scale) {
+  const __m512 inverse = _mm512_set1_ps(1.0f / scale), step = _mm512_set1_ps(scale), limit = _mm512_set1_ps(127.0f);
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const __m512 q0 = _mm512_min_ps(_mm512_roundscale_ps(_mm512_mul_ps(v0, inverse), kNearest), limit);
+  const __m512 q1 = _mm512_min_ps(_mm512_roundscale_ps(_mm512_mul_ps(v1, inverse), kNearest), limit);
+  const __m512 e0 = _mm512_fnmadd_ps(q0, step, v0), e1 = _mm512_fnmadd_ps(q1, step, v1);
+  return _mm512_reduce_add_ps(_mm512_fmadd_ps(e0, e0, _mm512_mul_ps(e1, e1)));
+}
+
+/// The scale of a block: its largest element becomes -128 exactly (one more level than 127). Where it towers over the others (at most two
+/// exceed a quarter of it) they fall on few levels, and of the scales that map it to -128 .. -117 the one with the least error is taken.
+float BlockScaleOf(__m512 v0, __m512 v1) {
+  const __m512 abs0 = _mm512_abs_ps(v0), abs1 = _mm512_abs_ps(v1);
+  const float most = _mm512_reduce_max_ps(_mm512_max_ps(abs0, abs1));
+  if (!(most > 0x1p-112f)) return 0;
+  const __m512 all = _mm512_set1_ps(most), quarter = _mm512_set1_ps(most * 0.25f);
+  const bool positive = (_mm512_cmp_ps_mask(v0, all, _CMP_EQ_OQ) | _mm512_cmp_ps_mask(v1, all, _CMP_EQ_OQ)) != 0;
+  const float largest = positive ? most : -most;
+  float best = largest / -128.0f;
+  const unsigned above0 = _mm512_cmp_ps_mask(abs0, quarter, _CMP_GT_OQ), above1 = _mm512_cmp_ps_mask(abs1, quarter, _CMP_GT_OQ);
+  if (__builtin_popcount(above0 | above1 << 16) > 2) return best;
+  float least = RoundingError(v0, v1, best);
+  for (int level = 127; level > 116; --level) {
+    const float scale = largest / float(-level), error = RoundingError(v0, v1, scale);
+    if (error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
 }
 
 /// values [32] -> q (reordered), a, and the sums of q over the first and the second 16.
 void QuantizeBlock(const float* values, float scale_factor, int8_t* q, float* scale, int sums[2]) {
   const __m512 v0 = _mm512_load_ps(values), v1 = _mm512_load_ps(values + 16);
-  const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(v0), _mm512_abs_ps(v1)));
-  const float a = most / 127.0f;
-  const __m512 inverse = _mm512_set1_ps(most > 0x1p-120f ? 127.0f / most : 0.0f);
+  const float a = BlockScaleOf(v0, v1);
+  const __m512 inverse = _mm512_set1_ps(a == 0 ? 0.0f : 1.0f / a);
   const __m512i q0 = _mm512_cvtps_epi32(_mm512_mul_ps(v0, inverse)), q1 = _mm512_cvtps_epi32(_mm512_mul_ps(v1, inverse));
   const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-  const __m128i low = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q0), order), high = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q1), order);
+  const __m128i low = _mm_shuffle_epi8(_mm512_cvtsepi32_epi8(q0), order), high = _mm_shuffle_epi8(_mm512_cvtsepi32_epi8(q1), order);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q), low);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), high);
-  const auto sum16 = [](__m128i bytes) {  // vpsadbw adds unsigned bytes: shift -127..127 to 1..255 and take 16 * 128 off again
+  const auto sum16 = [](__m128i bytes) {  // vpsadbw adds unsigned bytes: shift -128..127 to 0..255 and take 16 * 128 off again
     const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(char(0x80))), _mm_setzero_si128());
     return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
   };

@@ -1,0 +1,16 @@
+// Where the tiles of one slab take their operands from.
+#pragma once
+
+#include <cstdint>
+
+namespace billfish::cpu {
+namespace {
+
+enum class Source : uint8_t {
+  kStream,         ///< expand the packed codes in registers
+  kStreamAndKeep,  ///< the same, and leave the operands in scratch
+  kKept,           ///< read the operands another tile left in scratch
+};
+
+}  // namespace
+}  // namespace billfish::cpu
