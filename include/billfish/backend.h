@@ -38,7 +38,7 @@ struct Problem {
 struct Verdict {
   std::string_view kernel;  ///< for example "w4a16_linear_avx512bf16"; static storage
   bool supported = false;
-  std::string reason;       ///< one sentence, never empty: why it can run, or what was asked, what was found and what to do
+  std::string reason;  ///< one sentence, never empty: why it can run, or what was asked, what was found and what to do
 };
 
 /// One row per kernel in order of preference; the first supported row is what Create() picks.

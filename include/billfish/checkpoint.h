@@ -21,14 +21,14 @@ struct TensorInfo {
   DType dtype;
   std::vector<int64_t> shape;
   size_t bytes = 0;
-  int shard = 0;          ///< index into Checkpoint::shards()
-  size_t file_offset = 0; ///< of the first byte, from the start of the shard
+  int shard = 0;           ///< index into Checkpoint::shards()
+  size_t file_offset = 0;  ///< of the first byte, from the start of the shard
 };
 
 /// One weight of the model as the file stores it: "model.layers.0.self_attn.q_proj" with all its companion tensors.
 struct ModuleInfo {
-  std::string name;                  ///< module path without ".weight"
-  std::string format;                ///< "gptq-v1", "awq-gemm", "compressed-tensors pack-quantized", "gpt-oss mxfp4", "plain", ...
+  std::string name;    ///< module path without ".weight"
+  std::string format;  ///< "gptq-v1", "awq-gemm", "compressed-tensors pack-quantized", "gpt-oss mxfp4", "plain", ...
   QuantScheme scheme;
   int64_t E = 1, N = 0, K = 0;
   bool act_order = false;
@@ -50,8 +50,8 @@ class Checkpoint {
 
   const std::filesystem::path& path() const;
   std::span<const std::filesystem::path> shards() const;
-  std::span<const TensorInfo> tensors() const;             ///< sorted by name
-  const TensorInfo* Find(std::string_view tensor) const;   ///< nullptr if absent
+  std::span<const TensorInfo> tensors() const;            ///< sorted by name
+  const TensorInfo* Find(std::string_view tensor) const;  ///< nullptr if absent
   /// A view into the mapped file, valid while the Checkpoint or the Bytes lives. May be unaligned.
   Result<Bytes> Read(std::string_view tensor) const;
   /// The tensor as fp32 values, for small ones (norms, biases). Accepts f32, f16, bf16, f64.

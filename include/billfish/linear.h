@@ -16,8 +16,8 @@ namespace billfish {
 struct LinearOptions {
   DType activation = DType::kBF16;  ///< dtype of x: kBF16 or kF32
   Mode mode = Mode::kExact;
-  std::string kernel;               ///< a kernel name to insist on, or a tier to stay within; empty = the first that supports the problem
-  ConstTensorView bias;             ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
+  std::string kernel;    ///< a kernel name to insist on, or a tier to stay within; empty = the first that supports the problem
+  ConstTensorView bias;  ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
 };
 
 /// y[M,N] = x[M,K] . W[N,K]^T + bias[N]

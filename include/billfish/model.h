@@ -28,15 +28,15 @@ struct RopeConfig {
   enum class Kind : uint8_t { kDefault, kLinear, kLlama3, kYarn };
   Kind kind = Kind::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;                 ///< kLinear, kLlama3, kYarn
-  int64_t original_max_position = 0;   ///< kLlama3, kYarn: context length before extension
-  double low_freq_factor = 1.0;        ///< kLlama3
-  double high_freq_factor = 4.0;       ///< kLlama3
-  double beta_fast = 32.0;             ///< kYarn
-  double beta_slow = 1.0;              ///< kYarn
-  bool truncate = true;                ///< kYarn: round the correction range outwards to whole dimensions
-  double attention_factor = 1.0;       ///< multiplies cos and sin
-  int64_t dim = 0;                     ///< how many leading values of a head rotate
+  double factor = 1.0;                ///< kLinear, kLlama3, kYarn
+  int64_t original_max_position = 0;  ///< kLlama3, kYarn: context length before extension
+  double low_freq_factor = 1.0;       ///< kLlama3
+  double high_freq_factor = 4.0;      ///< kLlama3
+  double beta_fast = 32.0;            ///< kYarn
+  double beta_slow = 1.0;             ///< kYarn
+  bool truncate = true;               ///< kYarn: round the correction range outwards to whole dimensions
+  double attention_factor = 1.0;      ///< multiplies cos and sin
+  int64_t dim = 0;                    ///< how many leading values of a head rotate
 };
 
 struct LayerConfig {
@@ -51,10 +51,10 @@ struct ModelConfig {
   int64_t hidden = 0;
   int64_t heads = 0;
   int64_t kv_heads = 0;
-  int64_t head_dim = 0;            ///< of q and k
-  int64_t v_head_dim = 0;          ///< of v
-  int64_t intermediate = 0;        ///< of dense layers; 0 where there are none
-  int64_t experts = 0;             ///< 0 = a dense model
+  int64_t head_dim = 0;      ///< of q and k
+  int64_t v_head_dim = 0;    ///< of v
+  int64_t intermediate = 0;  ///< of dense layers; 0 where there are none
+  int64_t experts = 0;       ///< 0 = a dense model
   int64_t top_k = 0;
   int64_t moe_intermediate = 0;
   int64_t max_position = 0;
@@ -88,8 +88,8 @@ struct LoadProgress {
 struct ModelOptions {
   DType activation = DType::kF32;  ///< what the matrices read: kF32 or kBF16
   Mode mode = Mode::kExact;
-  std::string kernel;              ///< use this kernel wherever it supports the matrix; an error if it supports none
-  int64_t max_context = 0;         ///< longest sequence of a cache, in tokens; 0 = max_position_embeddings of config.json
+  std::string kernel;       ///< use this kernel wherever it supports the matrix; an error if it supports none
+  int64_t max_context = 0;  ///< longest sequence of a cache, in tokens; 0 = max_position_embeddings of config.json
   std::function<bool(const LoadProgress&)> progress;  ///< called after each layer; false stops with kCancelled
 };
 

@@ -36,10 +36,10 @@ struct Activation {
 /// How router logits become expert ids and weights.
 struct RouterRule {
   enum class Score : uint8_t {
-    kSoftmax,        ///< softmax over all experts, then top-k (Qwen, Mixtral)
-    kTopKSoftmax,    ///< top-k of the logits, then softmax over those k (gpt-oss)
-    kSigmoid,        ///< DeepSeek-V3
-    kSqrtSoftplus,   ///< sqrt(log(1 + exp(logit))), DeepSeek-V4
+    kSoftmax,       ///< softmax over all experts, then top-k (Qwen, Mixtral)
+    kTopKSoftmax,   ///< top-k of the logits, then softmax over those k (gpt-oss)
+    kSigmoid,       ///< DeepSeek-V3
+    kSqrtSoftplus,  ///< sqrt(log(1 + exp(logit))), DeepSeek-V4
   };
   Score score;
   int64_t E = 0;
@@ -75,9 +75,9 @@ struct MoeOptions {
   GateUpOrder order = GateUpOrder::kConcatenated;
   DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32; the hidden h is kept in the same dtype
   Mode mode = Mode::kExact;
-  std::string kernel = {};                ///< insist on one kernel for both matrices; empty = choose
-  ConstTensorView gate_up_bias = {};      ///< optional [E,2I] in `order`
-  ConstTensorView down_bias = {};         ///< optional [E,H]
+  std::string kernel = {};            ///< insist on one kernel for both matrices; empty = choose
+  ConstTensorView gate_up_bias = {};  ///< optional [E,2I] in `order`
+  ConstTensorView down_bias = {};     ///< optional [E,H]
 };
 
 class MoeLayer {

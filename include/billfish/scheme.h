@@ -18,12 +18,12 @@ namespace billfish {
 
 /// What one stored code is.
 enum class CodeBook : uint8_t {
-  kInt4,   ///< unsigned nibble q, value q - zero
-  kE2M1,   ///< nibble: 0 .5 1 1.5 2 3 4 6 and the same negated
-  kE4M3,   ///< one byte, OCP FP8 E4M3FN
-  kBF16,   ///< 16 bits, no scale
-  kF16,    ///< 16 bits, no scale
-  kF32,    ///< 32 bits, no scale
+  kInt4,  ///< unsigned nibble q, value q - zero
+  kE2M1,  ///< nibble: 0 .5 1 1.5 2 3 4 6 and the same negated
+  kE4M3,  ///< one byte, OCP FP8 E4M3FN
+  kBF16,  ///< 16 bits, no scale
+  kF16,   ///< 16 bits, no scale
+  kF32,   ///< 32 bits, no scale
 };
 
 /// Bits of one code: 4, 8, 16 or 32.
@@ -36,11 +36,11 @@ enum class ZeroPoint : uint8_t {
 
 struct QuantScheme {
   CodeBook codes = CodeBook::kF32;
-  int64_t group = 0;        ///< consecutive k that share a scale; 0 = the whole row
-  int64_t group_rows = 1;   ///< consecutive n that share a scale; 0 = all rows
+  int64_t group = 0;          ///< consecutive k that share a scale; 0 = the whole row
+  int64_t group_rows = 1;     ///< consecutive n that share a scale; 0 = all rows
   DType scale = DType::kF32;  ///< kF8E8M0, kF8E4M3, kBF16, kF16 or kF32; meaningless for 16/32-bit codes
   ZeroPoint zero = ZeroPoint::kNone;
-  bool row_scale = false;   ///< an extra fp32 factor per output row (NVFP4's global scale lives here)
+  bool row_scale = false;  ///< an extra fp32 factor per output row (NVFP4's global scale lives here)
 
   bool operator==(const QuantScheme&) const = default;
   bool has_scale() const { return CodeBits(codes) <= 8; }

@@ -54,8 +54,8 @@ inline Status OkStatus() { return {}; }
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}              // NOLINT(google-explicit-constructor): `return value;`
-  Result(Status status) : state_(std::move(status)) {}       // NOLINT(google-explicit-constructor): `return status;`
+  Result(T value) : state_(std::move(value)) {}         // NOLINT(google-explicit-constructor): `return value;`
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT(google-explicit-constructor): `return status;`
 
   bool has_value() const { return std::holds_alternative<T>(state_); }
   explicit operator bool() const { return has_value(); }

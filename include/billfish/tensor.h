@@ -15,7 +15,23 @@ namespace billfish {
 
 /// Element types. Names and bit widths are those of the safetensors format.
 enum class DType : uint8_t {
-  kBool, kF4E2M1, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64,
+  kBool,
+  kF4E2M1,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kF8E8M0,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kF64,
+  kI64,
+  kU64,
 };
 
 /// The safetensors spelling: "BF16", "F8_E4M3", ...
@@ -60,7 +76,9 @@ class ConstTensorView {
   std::string ToString() const;
 
   template <class T>
-  const T* as() const { return static_cast<const T*>(data_); }
+  const T* as() const {
+    return static_cast<const T*>(data_);
+  }
 
  protected:
   const void* data_ = nullptr;
@@ -75,14 +93,15 @@ class ConstTensorView {
 class TensorView : public ConstTensorView {
  public:
   TensorView() = default;
-  TensorView(void* data, DType dtype, std::span<const int64_t> shape, Device device = {})
-      : ConstTensorView(data, dtype, shape, device) {}
+  TensorView(void* data, DType dtype, std::span<const int64_t> shape, Device device = {}) : ConstTensorView(data, dtype, shape, device) {}
   TensorView(void* data, DType dtype, std::initializer_list<int64_t> shape, Device device = {})
       : ConstTensorView(data, dtype, shape, device) {}
 
   void* mutable_data() const { return const_cast<void*>(data_); }
   template <class T>
-  T* as() const { return static_cast<T*>(mutable_data()); }
+  T* as() const {
+    return static_cast<T*>(mutable_data());
+  }
 };
 
 }  // namespace billfish

@@ -45,7 +45,9 @@ class Bytes {
   Bytes Slice(size_t offset, size_t count) const { return {owner_, view_.subspan(offset, count)}; }
   /// Unaligned-safe access is the caller's duty: files do not promise alignment.
   template <class T>
-  const T* as() const { return reinterpret_cast<const T*>(view_.data()); }
+  const T* as() const {
+    return reinterpret_cast<const T*>(view_.data());
+  }
 
  private:
   std::shared_ptr<const void> owner_;
@@ -96,7 +98,7 @@ class PackedWeight {
   int64_t groups() const;      ///< G of the drawing
   int64_t scale_rows() const;  ///< R of the drawing
   int64_t row_bytes() const;
-  size_t bytes() const;        ///< all arrays together
+  size_t bytes() const;  ///< all arrays together
   const WeightParts& parts() const { return parts_; }
 
  private:

@@ -7,10 +7,9 @@
 #define BILLFISH_CONCAT(a, b) BILLFISH_CONCAT_INNER(a, b)
 
 /// `BILLFISH_RETURN_IF_ERROR(Check(x));` leaves the function with the failed Status.
-#define BILLFISH_RETURN_IF_ERROR(expr)                                      \
-  do {                                                                      \
-    if (::billfish::Status billfish_status = (expr); !billfish_status.ok()) \
-      return billfish_status;                                               \
+#define BILLFISH_RETURN_IF_ERROR(expr)                                                              \
+  do {                                                                                              \
+    if (::billfish::Status billfish_status = (expr); !billfish_status.ok()) return billfish_status; \
   } while (false)
 
 /// `BILLFISH_ASSIGN_OR_RETURN(auto file, Open(path));` binds the value or leaves with the Status.

@@ -93,7 +93,8 @@ Status CpuWeight::Adopt() {
   std::memcpy(&header, base_, sizeof header);
   if (header.magic != kMagic) return Corrupt("the first 8 bytes are not those of this format");
   if (header.version != kVersion) {
-    return Corrupt("the file has version " + std::to_string(header.version) + ", this build reads " + std::to_string(kVersion) + "; pack again");
+    return Corrupt("the file has version " + std::to_string(header.version) + ", this build reads " + std::to_string(kVersion) +
+                   "; pack again");
   }
   constexpr int64_t kMost = int64_t{1} << 31;
   if (header.codes > uint8_t(Codes::kF32) || header.scales > uint8_t(Scales::kF32) || header.E < 1 || header.N < 1 || header.K < 1 ||
@@ -106,11 +107,11 @@ Status CpuWeight::Adopt() {
     return offset % 4 == 0 && offset >= sizeof(ImageHeader) && offset <= bytes_ && count <= (bytes_ - offset) / size;
   };
   const uint64_t rows = uint64_t(layout_.E * layout_.panels()) * kPanelRows;
-  const bool good = header.bytes == bytes_ && header.panels % kLine == 0 &&
-                    inside(header.panels, uint64_t(layout_.E), layout_.expert_bytes()) &&
-                    (header.factors == 0 || inside(header.factors, rows, sizeof(float))) &&
-                    (header.columns == 0 || ((header.columns_experts == 1 || header.columns_experts == uint64_t(header.E)) &&
-                                             inside(header.columns, header.columns_experts * uint64_t(layout_.padded_k()), sizeof(int32_t))));
+  const bool good =
+      header.bytes == bytes_ && header.panels % kLine == 0 && inside(header.panels, uint64_t(layout_.E), layout_.expert_bytes()) &&
+      (header.factors == 0 || inside(header.factors, rows, sizeof(float))) &&
+      (header.columns == 0 || ((header.columns_experts == 1 || header.columns_experts == uint64_t(header.E)) &&
+                               inside(header.columns, header.columns_experts * uint64_t(layout_.padded_k()), sizeof(int32_t))));
   if (!good) return Corrupt("the parts named by the header do not fit into the " + std::to_string(bytes_) + " bytes that are there");
   if (header.factors != 0) factors_ = reinterpret_cast<const float*>(base_ + header.factors);
   if (header.columns != 0) columns_ = reinterpret_cast<const int32_t*>(base_ + header.columns);

@@ -58,7 +58,9 @@ class CpuWeight {
     return factors_ == nullptr ? nullptr : factors_ + (e * layout_.panels() + p) * kPanelRows;
   }
   /// [padded_k] source columns for expert e, or null for k = position.
-  const int32_t* columns(int64_t e) const { return columns_ == nullptr ? nullptr : columns_ + (columns_experts_ == 1 ? 0 : e) * layout_.padded_k(); }
+  const int32_t* columns(int64_t e) const {
+    return columns_ == nullptr ? nullptr : columns_ + (columns_experts_ == 1 ? 0 : e) * layout_.padded_k();
+  }
   /// Whether experts order their columns differently (act-order), so that staged activations cannot be shared between them.
   bool columns_per_expert() const { return columns_experts_ > 1; }
 

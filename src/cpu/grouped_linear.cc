@@ -23,9 +23,7 @@ constexpr size_t kStagedBudget = size_t{768} << 10;  // of a segment: three quar
 constexpr int64_t kInlineStageElements = 1 << 15;    // below this a parallel region costs more than staging
 constexpr int64_t kItemsPerThread = 32;
 
-std::byte* AlignUp(std::byte* p) {
-  return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
-}
+std::byte* AlignUp(std::byte* p) { return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine); }
 
 int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
   const int64_t fit = int64_t(kStagedBudget / (row_bytes * size_t(layout.slabs()))) / 8 * 8;
@@ -75,8 +73,9 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
   }
   if (x.rank() != 2 || y.rank() != 2 || x.dim(1) != layout.K || y.dim(1) != layout.N || y.dim(0) < rows || x.stride(1) != 1 ||
       y.stride(1) != 1 || (groups.source == nullptr && x.dim(0) < rows)) {
-    return {ErrorCode::kShapeMismatch, "CPU linear: x " + x.ToString() + " times a weight of N = " + std::to_string(layout.N) + ", K = " +
-                                           std::to_string(layout.K) + " for " + std::to_string(rows) + " rows does not give y " + y.ToString()};
+    return {ErrorCode::kShapeMismatch, "CPU linear: x " + x.ToString() + " times a weight of N = " + std::to_string(layout.N) +
+                                           ", K = " + std::to_string(layout.K) + " for " + std::to_string(rows) + " rows does not give y " +
+                                           y.ToString()};
   }
   const bool grouped = !groups.offsets.empty();
   if (grouped ? int64_t(groups.offsets.size()) != layout.E + 1 || groups.offsets.front() != 0 || groups.offsets.back() != rows ||

@@ -16,9 +16,10 @@
 namespace billfish::cpu {
 
 struct GroupedRows {
-  int64_t rows = 0;                   ///< R, rows of y
-  std::span<const int32_t> offsets;   ///< [E + 1], rows of expert e are [offsets[e], offsets[e + 1]), offsets[E] = R; empty = all rows, E = 1
-  const int32_t* source = nullptr;    ///< [R] row of x each row of y multiplies, not checked to lie inside x; null = r
+  int64_t rows = 0;  ///< R, rows of y
+  std::span<const int32_t>
+      offsets;                      ///< [E + 1], rows of expert e are [offsets[e], offsets[e + 1]), offsets[E] = R; empty = all rows, E = 1
+  const int32_t* source = nullptr;  ///< [R] row of x each row of y multiplies, not checked to lie inside x; null = r
 };
 
 class GroupedLinear {
@@ -36,7 +37,8 @@ class GroupedLinear {
   /// bias      [E, N] fp32 or null
   /// workspace at least workspace_bytes(R, threads)
   /// Errors: kInvalidArgument (dtypes, offsets), kShapeMismatch, kOutOfMemory (workspace too small). Blocking.
-  Status Run(ConstTensorView x, const GroupedRows& groups, const float* bias, TensorView y, std::span<std::byte> workspace, int threads) const;
+  Status Run(ConstTensorView x, const GroupedRows& groups, const float* bias, TensorView y, std::span<std::byte> workspace,
+             int threads) const;
 
  private:
   struct Segment;

@@ -56,10 +56,14 @@ CpuFeatures Detect() { return {}; }
 
 std::string_view TierName(Tier tier) {
   switch (tier) {
-    case Tier::kScalar: return "scalar";
-    case Tier::kAvx2: return "avx2";
-    case Tier::kAvx512: return "avx512";
-    case Tier::kAvx512Bf16: return "avx512bf16";
+    case Tier::kScalar:
+      return "scalar";
+    case Tier::kAvx2:
+      return "avx2";
+    case Tier::kAvx512:
+      return "avx512";
+    case Tier::kAvx512Bf16:
+      return "avx512bf16";
   }
   return "";
 }

@@ -24,19 +24,24 @@ constexpr CpuKernel kKernels[] = {
     {"linear_scalar", Tier::kScalar, Staged::kF32, &scalar::LinearPanel, &StageF32},
 };
 
-std::string_view ActivationName(Staged staged) {
-  return staged == Staged::kF32 ? "a32" : staged == Staged::kBF16 ? "a16" : "a8";
-}
+std::string_view ActivationName(Staged staged) { return staged == Staged::kF32 ? "a32" : staged == Staged::kBF16 ? "a16" : "a8"; }
 
 std::string_view CodesName(Codes codes) {
   switch (codes) {
-    case Codes::kInt4: return "int4";
-    case Codes::kInt4Zero: return "int4 with zero points";
-    case Codes::kE2M1: return "E2M1";
-    case Codes::kE4M3: return "E4M3";
-    case Codes::kBF16: return "bf16";
-    case Codes::kF16: return "fp16";
-    case Codes::kF32: return "fp32";
+    case Codes::kInt4:
+      return "int4";
+    case Codes::kInt4Zero:
+      return "int4 with zero points";
+    case Codes::kE2M1:
+      return "E2M1";
+    case Codes::kE4M3:
+      return "E4M3";
+    case Codes::kBF16:
+      return "bf16";
+    case Codes::kF16:
+      return "fp16";
+    case Codes::kF32:
+      return "fp32";
   }
   return "";
 }
@@ -63,9 +68,12 @@ KernelVerdict CpuKernel::Supports(const CpuProblem& problem, Tier available) con
     return {false, "has no form for " + codes + " weights with chunks of " + std::to_string(problem.layout.chunk_k) + " and these scales"};
   }
   switch (staged) {
-    case Staged::kInt8: return {true, codes + " weights times int8 activations, one activation scale per 32 k"};
-    case Staged::kBF16: return {true, codes + " weights times bf16 activations, exact products, fp32 sums"};
-    case Staged::kF32: return {true, codes + " weights times fp32 activations, fp32 sums"};
+    case Staged::kInt8:
+      return {true, codes + " weights times int8 activations, one activation scale per 32 k"};
+    case Staged::kBF16:
+      return {true, codes + " weights times bf16 activations, exact products, fp32 sums"};
+    case Staged::kF32:
+      return {true, codes + " weights times fp32 activations, fp32 sums"};
   }
   return {false, ""};
 }

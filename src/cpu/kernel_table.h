@@ -37,7 +37,7 @@ struct KernelVerdict {
 };
 
 struct CpuKernel {
-  std::string_view family;     ///< "linear_avx512bf16"; Name() puts the weights and activations in front
+  std::string_view family;  ///< "linear_avx512bf16"; Name() puts the weights and activations in front
   Tier tier;
   Staged staged;
   PanelFunction (*panel)(const PanelLayout&);  ///< null where the layout is not covered

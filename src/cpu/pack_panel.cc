@@ -12,12 +12,18 @@ namespace {
 
 Codes CodesOf(const QuantScheme& scheme) {
   switch (scheme.codes) {
-    case CodeBook::kInt4: return scheme.zero == ZeroPoint::kPerGroup ? Codes::kInt4Zero : Codes::kInt4;
-    case CodeBook::kE2M1: return Codes::kE2M1;
-    case CodeBook::kE4M3: return Codes::kE4M3;
-    case CodeBook::kBF16: return Codes::kBF16;
-    case CodeBook::kF16: return Codes::kF16;
-    case CodeBook::kF32: return Codes::kF32;
+    case CodeBook::kInt4:
+      return scheme.zero == ZeroPoint::kPerGroup ? Codes::kInt4Zero : Codes::kInt4;
+    case CodeBook::kE2M1:
+      return Codes::kE2M1;
+    case CodeBook::kE4M3:
+      return Codes::kE4M3;
+    case CodeBook::kBF16:
+      return Codes::kBF16;
+    case CodeBook::kF16:
+      return Codes::kF16;
+    case CodeBook::kF32:
+      return Codes::kF32;
   }
   return Codes::kF32;
 }
@@ -27,11 +33,16 @@ bool OneScalePerRow(const QuantScheme& scheme, int64_t K) { return scheme.group 
 Scales ScalesOf(const QuantScheme& scheme, int64_t K) {
   if (!scheme.has_scale() || OneScalePerRow(scheme, K)) return Scales::kNone;
   switch (scheme.scale) {
-    case DType::kF8E8M0: return Scales::kExponent;
-    case DType::kF8E4M3: return scheme.codes == CodeBook::kE2M1 ? Scales::kE5M3 : Scales::kBF16;
-    case DType::kBF16: return Scales::kBF16;
-    case DType::kF16: return Scales::kF16;
-    default: return Scales::kF32;
+    case DType::kF8E8M0:
+      return Scales::kExponent;
+    case DType::kF8E4M3:
+      return scheme.codes == CodeBook::kE2M1 ? Scales::kE5M3 : Scales::kBF16;
+    case DType::kBF16:
+      return Scales::kBF16;
+    case DType::kF16:
+      return Scales::kF16;
+    default:
+      return Scales::kF32;
   }
 }
 
@@ -49,11 +60,16 @@ void StoreAt(uint8_t* base, int64_t index, T value) {
 
 float ScaleValue(DType dtype, const std::byte* scales, int64_t index) {
   switch (dtype) {
-    case DType::kF8E8M0: return std::ldexp(1.0f, int(LoadAt<uint8_t>(scales, index)) - 127);
-    case DType::kF8E4M3: return F32FromE4M3(LoadAt<uint8_t>(scales, index));
-    case DType::kBF16: return F32FromBF16(LoadAt<uint16_t>(scales, index));
-    case DType::kF16: return F32FromF16(LoadAt<uint16_t>(scales, index));
-    default: return LoadAt<float>(scales, index);
+    case DType::kF8E8M0:
+      return std::ldexp(1.0f, int(LoadAt<uint8_t>(scales, index)) - 127);
+    case DType::kF8E4M3:
+      return F32FromE4M3(LoadAt<uint8_t>(scales, index));
+    case DType::kBF16:
+      return F32FromBF16(LoadAt<uint16_t>(scales, index));
+    case DType::kF16:
+      return F32FromF16(LoadAt<uint16_t>(scales, index));
+    default:
+      return LoadAt<float>(scales, index);
   }
 }
 
@@ -156,8 +172,11 @@ void PanelPacker::PackScales(int64_t e, int64_t n, int row, int first_chunk, int
     const int64_t index = ScaleIndex(e, n, first_chunk + i);
     const int64_t at = int64_t{i} * kPanelRows + row;
     switch (layout_.scales) {
-      case Scales::kNone: break;
-      case Scales::kExponent: scales[at] = uint8_t(std::clamp(top - int(LoadAt<uint8_t>(source, index)), 0, kMaxExponentDrop)); break;
+      case Scales::kNone:
+        break;
+      case Scales::kExponent:
+        scales[at] = uint8_t(std::clamp(top - int(LoadAt<uint8_t>(source, index)), 0, kMaxExponentDrop));
+        break;
       case Scales::kE5M3: {
         const uint8_t code = LoadAt<uint8_t>(source, index);
         scales[at] = code == 0 ? uint8_t(kE5M3Bias << 3) : E5M3FromE4M3(code);
@@ -166,8 +185,12 @@ void PanelPacker::PackScales(int64_t e, int64_t n, int row, int first_chunk, int
       case Scales::kBF16:
         StoreAt(scales, at, dtype == DType::kBF16 ? LoadAt<uint16_t>(source, index) : BF16FromF32(ScaleValue(dtype, source, index)));
         break;
-      case Scales::kF16: StoreAt(scales, at, LoadAt<uint16_t>(source, index)); break;
-      case Scales::kF32: StoreAt(scales, at, ScaleValue(dtype, source, index)); break;
+      case Scales::kF16:
+        StoreAt(scales, at, LoadAt<uint16_t>(source, index));
+        break;
+      case Scales::kF32:
+        StoreAt(scales, at, ScaleValue(dtype, source, index));
+        break;
     }
     if (layout_.codes == Codes::kInt4Zero) zeros[at] = LoadAt<uint8_t>(parts.zeros.data(), index);
   }
@@ -213,7 +236,9 @@ void PanelPacker::PackCodes(int64_t e, int64_t n, int row, int first_chunk, int 
         case Codes::kF16:
           for (int j = 0; j < here; ++j) std::memcpy(unit + j * 32 + lane * 2, source + (k + j) * 2, 2);
           break;
-        case Codes::kF32: std::memcpy(unit + lane * 4, source + k * 4, here > 0 ? 4 : 0); break;
+        case Codes::kF32:
+          std::memcpy(unit + lane * 4, source + k * 4, here > 0 ? 4 : 0);
+          break;
       }
     }
   }

@@ -39,24 +39,24 @@ struct PanelJob {
   const float* bias;        ///< [cols] or null for 0
   const std::byte* x;
   size_t slab_stride;
-  int rows;                 ///< 1 .. kMaxPanelRows
-  int cols;                 ///< rows of the weight in this panel, 1 .. 32
-  void* y;                  ///< [rows, cols] with y_stride elements between rows
+  int rows;  ///< 1 .. kMaxPanelRows
+  int cols;  ///< rows of the weight in this panel, 1 .. 32
+  void* y;   ///< [rows, cols] with y_stride elements between rows
   int64_t y_stride;
-  bool y_bf16;              ///< else fp32
-  std::byte* scratch;       ///< kPanelScratchBytes, 64-byte aligned
+  bool y_bf16;         ///< else fp32
+  std::byte* scratch;  ///< kPanelScratchBytes, 64-byte aligned
 };
 
 struct StageJob {
   const PanelLayout* layout;
-  const void* x;            ///< [*, K], x_stride elements between rows
+  const void* x;  ///< [*, K], x_stride elements between rows
   int64_t x_stride;
-  bool x_bf16;              ///< else fp32
-  const int32_t* source;    ///< row r of the staged form is x row source[r]; null = r
-  const int32_t* columns;   ///< [padded_k] source column or -1 for padding; null = identity with zero padding at the end
+  bool x_bf16;             ///< else fp32
+  const int32_t* source;   ///< row r of the staged form is x row source[r]; null = r
+  const int32_t* columns;  ///< [padded_k] source column or -1 for padding; null = identity with zero padding at the end
   std::byte* staged;
   size_t slab_stride;
-  int64_t begin, end;       ///< rows to stage
+  int64_t begin, end;  ///< rows to stage
 };
 
 using PanelFunction = void (*)(const PanelJob&);

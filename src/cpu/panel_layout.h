@@ -46,23 +46,31 @@ constexpr int CodeBitsOf(Codes codes) {
   switch (codes) {
     case Codes::kInt4:
     case Codes::kInt4Zero:
-    case Codes::kE2M1: return 4;
-    case Codes::kE4M3: return 8;
+    case Codes::kE2M1:
+      return 4;
+    case Codes::kE4M3:
+      return 8;
     case Codes::kBF16:
-    case Codes::kF16: return 16;
-    case Codes::kF32: return 32;
+    case Codes::kF16:
+      return 16;
+    case Codes::kF32:
+      return 32;
   }
   return 0;
 }
 
 constexpr int ScaleBytesOf(Scales scales) {
   switch (scales) {
-    case Scales::kNone: return 0;
+    case Scales::kNone:
+      return 0;
     case Scales::kExponent:
-    case Scales::kE5M3: return 1;
+    case Scales::kE5M3:
+      return 1;
     case Scales::kBF16:
-    case Scales::kF16: return 2;
-    case Scales::kF32: return 4;
+    case Scales::kF16:
+      return 2;
+    case Scales::kF32:
+      return 4;
   }
   return 0;
 }
@@ -71,11 +79,11 @@ struct PanelLayout {
   Codes codes = Codes::kF32;
   Scales scales = Scales::kNone;
   int64_t E = 0, N = 0, K = 0;
-  int64_t group = 0;           ///< k per scale of the weight as given; K where there is one scale per row
-  int32_t pieces = 1;          ///< chunks a group is cut into
-  int32_t chunk_k = 0;         ///< k of a chunk, padding included
-  int32_t chunks = 0;          ///< chunks along K
-  int32_t slab_chunks = 0;     ///< chunks of a full slab
+  int64_t group = 0;        ///< k per scale of the weight as given; K where there is one scale per row
+  int32_t pieces = 1;       ///< chunks a group is cut into
+  int32_t chunk_k = 0;      ///< k of a chunk, padding included
+  int32_t chunks = 0;       ///< chunks along K
+  int32_t slab_chunks = 0;  ///< chunks of a full slab
 
   int unit_k() const { return 32 / CodeBitsOf(codes); }
   int64_t panels() const { return (N + kPanelRows - 1) / kPanelRows; }

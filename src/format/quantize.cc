@@ -41,8 +41,7 @@ float LargestCode(CodeBook codes) { return codes == CodeBook::kInt4 ? 7.0f : cod
 
 class Quantizer {
  public:
-  Quantizer(ConstTensorView w, const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, const format::PlainSizes& sizes,
-            int threads)
+  Quantizer(ConstTensorView w, const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, const format::PlainSizes& sizes, int threads)
       : w_(w), scheme_(scheme), E_(E), N_(N), K_(K), sizes_(sizes), threads_(threads > 0 ? threads : DefaultThreads()) {
     codes_.resize(static_cast<size_t>(sizes.codes_bytes));
     scales_.resize(static_cast<size_t>(sizes.scales_bytes));

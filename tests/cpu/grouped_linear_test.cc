@@ -83,7 +83,8 @@ Result<Outcome> RunCase(const PackedWeight& weight, int64_t rows, DType x_type, 
   std::vector<uint16_t> y16(size_t(rows * N));
   std::vector<std::byte> workspace(linear->workspace_bytes(rows, threads));
   GroupedRows groups{rows, E == 1 ? std::span<const int32_t>() : std::span<const int32_t>(offsets), source.data()};
-  ConstTensorView xv = x_type == DType::kBF16 ? ConstTensorView(x16.data(), DType::kBF16, {tokens, K}) : ConstTensorView(x.data(), DType::kF32, {tokens, K});
+  ConstTensorView xv =
+      x_type == DType::kBF16 ? ConstTensorView(x16.data(), DType::kBF16, {tokens, K}) : ConstTensorView(x.data(), DType::kF32, {tokens, K});
   TensorView yv = y_bf16 ? TensorView(y16.data(), DType::kBF16, {rows, N}) : TensorView(out.y.data(), DType::kF32, {rows, N});
   const Status status = linear->Run(xv, groups, with_bias ? bias.data() : nullptr, yv, workspace, threads);
   if (!status.ok()) return status;
@@ -113,9 +114,14 @@ double SumTolerance(int64_t K) { return 4 * 0x1p-24 * (std::sqrt(double(K)) / 4 
 
 const std::vector<std::pair<std::string, QuantScheme>>& Schemes() {
   static const std::vector<std::pair<std::string, QuantScheme>> schemes = [] {
-    std::vector<std::pair<std::string, QuantScheme>> list = {
-        {"mxfp4", schemes::kMxfp4}, {"nvfp4", schemes::kNvfp4}, {"fp8_tensor", schemes::kFp8Tensor}, {"fp8_channel", schemes::kFp8Channel},
-        {"fp8_block", schemes::kFp8Block128}, {"bf16", schemes::kBf16}, {"f16", schemes::kF16}, {"f32", schemes::kF32}};
+    std::vector<std::pair<std::string, QuantScheme>> list = {{"mxfp4", schemes::kMxfp4},
+                                                             {"nvfp4", schemes::kNvfp4},
+                                                             {"fp8_tensor", schemes::kFp8Tensor},
+                                                             {"fp8_channel", schemes::kFp8Channel},
+                                                             {"fp8_block", schemes::kFp8Block128},
+                                                             {"bf16", schemes::kBf16},
+                                                             {"f16", schemes::kF16},
+                                                             {"f32", schemes::kF32}};
     for (const int64_t group : {0, 16, 32, 64, 128, 512}) {
       for (const bool symmetric : {true, false}) {
         for (const DType scale : {DType::kBF16, DType::kF16, DType::kF32}) {
@@ -153,11 +159,13 @@ TEST(GroupedLinear, EverySchemeOnEveryTierMatchesTheFormula) {
 }
 
 TEST(GroupedLinear, EveryRowCountUsesItsOwnTileCorrectly) {
-  for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, false), schemes::Int4(128, true), schemes::kFp8Channel, schemes::kBf16}) {
+  for (const QuantScheme& scheme :
+       {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, false), schemes::Int4(128, true), schemes::kFp8Channel, schemes::kBf16}) {
     const PackedWeight weight = RandomWeight(scheme, 1, 64, 256, 2);
     for (const std::string_view tier : kTiers) {
       for (int64_t rows = 1; rows <= 26; ++rows) {
-        ExpectClose(RunCase(weight, rows, DType::kBF16, Precision::kExact, tier, 2), SumTolerance(256), scheme.Name() + " rows " + std::to_string(rows));
+        ExpectClose(RunCase(weight, rows, DType::kBF16, Precision::kExact, tier, 2), SumTolerance(256),
+                    scheme.Name() + " rows " + std::to_string(rows));
       }
     }
   }
@@ -188,15 +196,20 @@ TEST(GroupedLinear, ActOrderGathersTheColumnsOfEachExpert) {
 TEST(GroupedLinear, AllE4M3ScalesIncludingSubnormalsAndZeroAreExact) {
   const PackedWeight weight = RandomWeight(schemes::kNvfp4, 1, 64, 2048, 6, {.every_e4m3 = true});
   for (const std::string_view tier : kTiers) {
-    for (const int64_t rows : {2, 8}) ExpectClose(RunCase(weight, rows, DType::kBF16, Precision::kExact, tier, 2), SumTolerance(2048), std::string(tier));
+    for (const int64_t rows : {2, 8})
+      ExpectClose(RunCase(weight, rows, DType::kBF16, Precision::kExact, tier, 2), SumTolerance(2048), std::string(tier));
   }
 }
 
 /// One-hot activations read single weights, so the result must be the weight to the last bit.
 TEST(GroupedLinear, OneHotActivationsReadEveryWeightExactly) {
-  struct Case { QuantScheme scheme; WeightOptions options; };
-  for (const Case& c : {Case{schemes::kMxfp4, {}}, Case{schemes::kMxfp4, {.wide_exponents = true}}, Case{schemes::kNvfp4, {.every_e4m3 = true}},
-                        Case{schemes::Int4(32, false), {}}, Case{schemes::Int4(16, true), {}}, Case{schemes::kFp8Block128, {}}, Case{schemes::kBf16, {}}}) {
+  struct Case {
+    QuantScheme scheme;
+    WeightOptions options;
+  };
+  for (const Case& c :
+       {Case{schemes::kMxfp4, {}}, Case{schemes::kMxfp4, {.wide_exponents = true}}, Case{schemes::kNvfp4, {.every_e4m3 = true}},
+        Case{schemes::Int4(32, false), {}}, Case{schemes::Int4(16, true), {}}, Case{schemes::kFp8Block128, {}}, Case{schemes::kBf16, {}}}) {
     const int64_t N = 33, K = 160;
     PackedWeight weight = RandomWeight(c.scheme, 1, N, K, 7, c.options);
     for (const std::string_view tier : kTiers) {
@@ -206,7 +219,8 @@ TEST(GroupedLinear, OneHotActivationsReadEveryWeightExactly) {
       for (int64_t k = 0; k < K; ++k) x[size_t(k * K + k)] = 0x3F80;
       std::vector<float> y(size_t(K * N));
       std::vector<std::byte> workspace(linear.workspace_bytes(K, 2));
-      ASSERT_TRUE(linear.Run({x.data(), DType::kBF16, {K, K}}, {K, {}, nullptr}, nullptr, {y.data(), DType::kF32, {K, N}}, workspace, 2).ok());
+      ASSERT_TRUE(
+          linear.Run({x.data(), DType::kBF16, {K, K}}, {K, {}, nullptr}, nullptr, {y.data(), DType::kF32, {K, N}}, workspace, 2).ok());
       for (int64_t k = 0; k < K; ++k) {
         for (int64_t n = 0; n < N; ++n) {
           const double expected = test::WeightAt(weight, 0, n, k);
@@ -223,7 +237,8 @@ TEST(GroupedLinear, OneHotActivationsReadEveryWeightExactly) {
 TEST(GroupedLinear, ResultDoesNotDependOnThreads) {
   const PackedWeight weight = RandomWeight(schemes::kNvfp4, 5, 100, 512, 8);
   for (const Precision precision : {Precision::kExact, Precision::kInt8}) {
-    const Result<Outcome> one = RunCase(weight, 70, DType::kBF16, precision, "", 1), four = RunCase(weight, 70, DType::kBF16, precision, "", 4);
+    const Result<Outcome> one = RunCase(weight, 70, DType::kBF16, precision, "", 1),
+                          four = RunCase(weight, 70, DType::kBF16, precision, "", 4);
     ASSERT_TRUE(one.has_value() && four.has_value());
     EXPECT_EQ(one->y, four->y);
   }
@@ -235,7 +250,8 @@ TEST(GroupedLinear, ManyRowsCrossBlocksAndSegments) {
 }
 
 TEST(GroupedLinear, ExactErrorIsBelowOneMillionthInNorm) {
-  for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, false), schemes::Int4(128, true), schemes::kFp8Block128, schemes::kBf16}) {
+  for (const QuantScheme& scheme :
+       {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, false), schemes::Int4(128, true), schemes::kFp8Block128, schemes::kBf16}) {
     const PackedWeight weight = RandomWeight(scheme, 1, 64, 4096, 10);
     for (const DType x : {DType::kBF16, DType::kF32}) {
       for (const int64_t rows : {1, 16}) {
@@ -259,8 +275,8 @@ TEST(GroupedLinear, Bf16OutputRoundsToNearestEven) {
 
 TEST(GroupedLinear, Int8ActivationsStayWithinTheirErrorBudget) {
   if (DetectCpu().tier < Tier::kAvx512Bf16) GTEST_SKIP() << "needs AVX-512 VNNI";
-  for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, true), schemes::Int4(32, false), schemes::Int4(128, true),
-                                    schemes::Int4(64, false), schemes::Int4(0, true), schemes::Int4(0, false)}) {
+  for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, true), schemes::Int4(32, false),
+                                    schemes::Int4(128, true), schemes::Int4(64, false), schemes::Int4(0, true), schemes::Int4(0, false)}) {
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{64, 2048}, {33, 1008}, {70, 2000}}) {
       const PackedWeight weight = RandomWeight(scheme, 1, N, K, 13);
       for (const int64_t rows : {1, 5, 14, 24}) {

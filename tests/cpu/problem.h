@@ -34,8 +34,8 @@ inline int64_t Blocks(int64_t count, int64_t size) { return size == 0 ? 1 : (cou
 
 struct WeightOptions {
   bool perm = false;
-  bool wide_exponents = false;   ///< E8M0 from 2^-127 to 2^122 (6 times more would not be finite) instead of 2^-8 .. 2^3
-  bool every_e4m3 = false;       ///< all 127 magnitudes, subnormals and zero included
+  bool wide_exponents = false;  ///< E8M0 from 2^-127 to 2^122 (6 times more would not be finite) instead of 2^-8 .. 2^3
+  bool every_e4m3 = false;      ///< all 127 magnitudes, subnormals and zero included
 };
 
 inline PackedWeight RandomWeight(const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, uint64_t seed, WeightOptions options = {}) {
@@ -53,16 +53,20 @@ inline PackedWeight RandomWeight(const QuantScheme& scheme, int64_t E, int64_t N
   } else if (bits == 8) {
     std::vector<std::byte> codes(elements);
     for (std::byte& b : codes) {
-      do b = std::byte(rng()); while (IsE4M3Nan(uint8_t(b)));
+      do b = std::byte(rng());
+      while (IsE4M3Nan(uint8_t(b)));
     }
     parts.codes = Bytes::Own(std::move(codes));
   } else {
     std::vector<std::byte> codes(elements * size_t(bits) / 8);
     for (size_t i = 0; i < elements; ++i) {
       const float v = uniform(rng);
-      if (scheme.codes == CodeBook::kBF16) Put(codes, i, BF16FromF32(v));
-      else if (scheme.codes == CodeBook::kF16) Put(codes, i, F16FromF32(v));
-      else Put(codes, i, v);
+      if (scheme.codes == CodeBook::kBF16)
+        Put(codes, i, BF16FromF32(v));
+      else if (scheme.codes == CodeBook::kF16)
+        Put(codes, i, F16FromF32(v));
+      else
+        Put(codes, i, v);
     }
     parts.codes = Bytes::Own(std::move(codes));
   }
@@ -72,11 +76,21 @@ inline PackedWeight RandomWeight(const QuantScheme& scheme, int64_t E, int64_t N
     for (size_t i = 0; i < count; ++i) {
       const float v = std::exp2(3.0f * uniform(rng)) * 0.05f;
       switch (scheme.scale) {
-        case DType::kF8E8M0: Put(scales, i, uint8_t(options.wide_exponents ? rng() % 250 : 119 + rng() % 12)); break;
-        case DType::kF8E4M3: Put(scales, i, uint8_t(options.every_e4m3 ? rng() % 127 : 32 + rng() % 64)); break;
-        case DType::kBF16: Put(scales, i, BF16FromF32(v)); break;
-        case DType::kF16: Put(scales, i, F16FromF32(v)); break;
-        default: Put(scales, i, v); break;
+        case DType::kF8E8M0:
+          Put(scales, i, uint8_t(options.wide_exponents ? rng() % 250 : 119 + rng() % 12));
+          break;
+        case DType::kF8E4M3:
+          Put(scales, i, uint8_t(options.every_e4m3 ? rng() % 127 : 32 + rng() % 64));
+          break;
+        case DType::kBF16:
+          Put(scales, i, BF16FromF32(v));
+          break;
+        case DType::kF16:
+          Put(scales, i, F16FromF32(v));
+          break;
+        default:
+          Put(scales, i, v);
+          break;
       }
     }
     parts.scales = Bytes::Own(std::move(scales));
@@ -110,11 +124,21 @@ inline double WeightAt(const PackedWeight& w, int64_t e, int64_t n, int64_t j) {
   double scale = 1.0;
   if (s.has_scale()) {
     switch (s.scale) {
-      case DType::kF8E8M0: scale = std::ldexp(1.0, int(Get<uint8_t>(w.parts().scales, index)) - 127); break;
-      case DType::kF8E4M3: scale = double(F32FromE4M3(Get<uint8_t>(w.parts().scales, index))); break;
-      case DType::kBF16: scale = double(F32FromBF16(Get<uint16_t>(w.parts().scales, index))); break;
-      case DType::kF16: scale = double(F32FromF16(Get<uint16_t>(w.parts().scales, index))); break;
-      default: scale = double(Get<float>(w.parts().scales, index)); break;
+      case DType::kF8E8M0:
+        scale = std::ldexp(1.0, int(Get<uint8_t>(w.parts().scales, index)) - 127);
+        break;
+      case DType::kF8E4M3:
+        scale = double(F32FromE4M3(Get<uint8_t>(w.parts().scales, index)));
+        break;
+      case DType::kBF16:
+        scale = double(F32FromBF16(Get<uint16_t>(w.parts().scales, index)));
+        break;
+      case DType::kF16:
+        scale = double(F32FromF16(Get<uint16_t>(w.parts().scales, index)));
+        break;
+      default:
+        scale = double(Get<float>(w.parts().scales, index));
+        break;
     }
   }
   if (s.row_scale) scale *= double(w.parts().row_scale[size_t(row)]);
@@ -126,10 +150,14 @@ inline double WeightAt(const PackedWeight& w, int64_t e, int64_t n, int64_t j) {
       const int zero = s.zero == ZeroPoint::kPerGroup ? int(Get<uint8_t>(w.parts().zeros, index)) : 8;
       return double(nibble - zero) * scale;
     }
-    case CodeBook::kE4M3: return double(F32FromE4M3(Get<uint8_t>(w.parts().codes, row * w.K() + j))) * scale;
-    case CodeBook::kBF16: return double(F32FromBF16(Get<uint16_t>(w.parts().codes, row * w.K() + j)));
-    case CodeBook::kF16: return double(F32FromF16(Get<uint16_t>(w.parts().codes, row * w.K() + j)));
-    case CodeBook::kF32: return double(Get<float>(w.parts().codes, row * w.K() + j));
+    case CodeBook::kE4M3:
+      return double(F32FromE4M3(Get<uint8_t>(w.parts().codes, row * w.K() + j))) * scale;
+    case CodeBook::kBF16:
+      return double(F32FromBF16(Get<uint16_t>(w.parts().codes, row * w.K() + j)));
+    case CodeBook::kF16:
+      return double(F32FromF16(Get<uint16_t>(w.parts().codes, row * w.K() + j)));
+    case CodeBook::kF32:
+      return double(Get<float>(w.parts().codes, row * w.K() + j));
   }
   return 0;
 }

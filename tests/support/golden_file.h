@@ -58,6 +58,13 @@ class GoldenFile {
     data_ = 8 + header_size;
   }
 
+  std::vector<std::string> Names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : header_.items()) {
+      if (entry.key() != "__metadata__") names.push_back(entry.key());
+    }
+    return names;
+  }
   bool Has(const std::string& name) const { return header_.contains(name); }
   std::string Metadata(const std::string& key) const { return header_.at("__metadata__").at(key); }
 

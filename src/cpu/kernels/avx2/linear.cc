@@ -10,8 +10,9 @@
 //   E4M3   unpack with zero, sign to bit 31, magnitude to 26:20, times 2^120 (exact, subnormals included)
 // code * scale is exact for E2M1 with power-of-two or E4M3 scales and for int4 with bf16 or fp16 scales.
 //
-//   pipeline   (5 rows and more) per slab: expand; then tiles of 16 rows x 6 activations (12 sums + 2 weights + 1 broadcast), sums kept in scratch
-//   limits     two FMAs per cycle (8 rows each); one activation row: 4 to 6 operations per 8 weights, of which half fit two pipes only
+//   pipeline   (5 rows and more) per slab: expand; then tiles of 16 rows x 6 activations (12 sums + 2 weights + 1 broadcast), sums kept in
+//   scratch limits     two FMAs per cycle (8 rows each); one activation row: 4 to 6 operations per 8 weights, of which half fit two pipes
+//   only
 #include <immintrin.h>
 
 #include <algorithm>
@@ -27,9 +28,8 @@ namespace {
 
 template <int kCount, class F>
 BILLFISH_INLINE void Unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (f.template operator()<i>(), ...);
-  }(std::make_integer_sequence<int, kCount>{});
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) { (f.template operator()<i>(), ...); }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
 BILLFISH_INLINE __m128i Load8(const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); }
@@ -45,10 +45,14 @@ BILLFISH_INLINE __m256 ScaleVector(Scales kind, const uint8_t* p) {
       const __m256i magnitude = _mm256_slli_epi32(_mm256_cvtepu8_epi32(Load8(p)), 20);
       return _mm256_castsi256_ps(_mm256_add_epi32(magnitude, _mm256_set1_epi32((127 - kE5M3Bias) << 23)));
     }
-    case Scales::kBF16: return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(Load16(p)), 16));
-    case Scales::kF16: return _mm256_cvtph_ps(Load16(p));
-    case Scales::kF32: return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
-    case Scales::kNone: break;
+    case Scales::kBF16:
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(Load16(p)), 16));
+    case Scales::kF16:
+      return _mm256_cvtph_ps(Load16(p));
+    case Scales::kF32:
+      return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+    case Scales::kNone:
+      break;
   }
   return _mm256_set1_ps(1.0f);
 }
@@ -252,13 +256,20 @@ void Panel(const PanelJob& job) {
 PanelFunction LinearPanel(const PanelLayout& layout) {
   const bool scaled = layout.scales != Scales::kNone;
   switch (layout.codes) {
-    case Codes::kInt4: return scaled ? &Panel<Codes::kInt4, true> : &Panel<Codes::kInt4, false>;
-    case Codes::kInt4Zero: return scaled ? &Panel<Codes::kInt4Zero, true> : &Panel<Codes::kInt4Zero, false>;
-    case Codes::kE2M1: return scaled ? &Panel<Codes::kE2M1, true> : &Panel<Codes::kE2M1, false>;
-    case Codes::kE4M3: return scaled ? &Panel<Codes::kE4M3, true> : &Panel<Codes::kE4M3, false>;
-    case Codes::kBF16: return &Panel<Codes::kBF16, false>;
-    case Codes::kF16: return &Panel<Codes::kF16, false>;
-    case Codes::kF32: return &Panel<Codes::kF32, false>;
+    case Codes::kInt4:
+      return scaled ? &Panel<Codes::kInt4, true> : &Panel<Codes::kInt4, false>;
+    case Codes::kInt4Zero:
+      return scaled ? &Panel<Codes::kInt4Zero, true> : &Panel<Codes::kInt4Zero, false>;
+    case Codes::kE2M1:
+      return scaled ? &Panel<Codes::kE2M1, true> : &Panel<Codes::kE2M1, false>;
+    case Codes::kE4M3:
+      return scaled ? &Panel<Codes::kE4M3, true> : &Panel<Codes::kE4M3, false>;
+    case Codes::kBF16:
+      return &Panel<Codes::kBF16, false>;
+    case Codes::kF16:
+      return &Panel<Codes::kF16, false>;
+    case Codes::kF32:
+      return &Panel<Codes::kF32, false>;
   }
   return nullptr;
 }

@@ -31,12 +31,12 @@ namespace {
 
 template <int kCount, class F>
 BILLFISH_INLINE void Unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (f.template operator()<i>(), ...);
-  }(std::make_integer_sequence<int, kCount>{});
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) { (f.template operator()<i>(), ...); }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
-alignas(64) constexpr float kE2M1[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, 0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+alignas(64) constexpr float kE2M1[16] = {0.0f, 0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                         0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 alignas(64) constexpr float kInt4[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
 
 BILLFISH_INLINE __m128i Load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
@@ -51,10 +51,14 @@ BILLFISH_INLINE __m512 ScaleVector(Scales kind, const uint8_t* p) {
       const __m512i magnitude = _mm512_slli_epi32(_mm512_cvtepu8_epi32(Load16(p)), 20);
       return _mm512_castsi512_ps(_mm512_add_epi32(magnitude, _mm512_set1_epi32((127 - kE5M3Bias) << 23)));
     }
-    case Scales::kBF16: return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Load32(p)), 16));
-    case Scales::kF16: return _mm512_cvtph_ps(Load32(p));
-    case Scales::kF32: return _mm512_loadu_ps(p);
-    case Scales::kNone: break;
+    case Scales::kBF16:
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(Load32(p)), 16));
+    case Scales::kF16:
+      return _mm512_cvtph_ps(Load32(p));
+    case Scales::kF32:
+      return _mm512_loadu_ps(p);
+    case Scales::kNone:
+      break;
   }
   return _mm512_set1_ps(1.0f);
 }
@@ -224,13 +228,20 @@ void Panel(const PanelJob& job) {
 PanelFunction LinearPanel(const PanelLayout& layout) {
   const bool scaled = layout.scales != Scales::kNone;
   switch (layout.codes) {
-    case Codes::kInt4: return scaled ? &Panel<Codes::kInt4, true> : &Panel<Codes::kInt4, false>;
-    case Codes::kInt4Zero: return scaled ? &Panel<Codes::kInt4Zero, true> : &Panel<Codes::kInt4Zero, false>;
-    case Codes::kE2M1: return scaled ? &Panel<Codes::kE2M1, true> : &Panel<Codes::kE2M1, false>;
-    case Codes::kE4M3: return scaled ? &Panel<Codes::kE4M3, true> : &Panel<Codes::kE4M3, false>;
-    case Codes::kBF16: return &Panel<Codes::kBF16, false>;
-    case Codes::kF16: return &Panel<Codes::kF16, false>;
-    case Codes::kF32: return &Panel<Codes::kF32, false>;
+    case Codes::kInt4:
+      return scaled ? &Panel<Codes::kInt4, true> : &Panel<Codes::kInt4, false>;
+    case Codes::kInt4Zero:
+      return scaled ? &Panel<Codes::kInt4Zero, true> : &Panel<Codes::kInt4Zero, false>;
+    case Codes::kE2M1:
+      return scaled ? &Panel<Codes::kE2M1, true> : &Panel<Codes::kE2M1, false>;
+    case Codes::kE4M3:
+      return scaled ? &Panel<Codes::kE4M3, true> : &Panel<Codes::kE4M3, false>;
+    case Codes::kBF16:
+      return &Panel<Codes::kBF16, false>;
+    case Codes::kF16:
+      return &Panel<Codes::kF16, false>;
+    case Codes::kF32:
+      return &Panel<Codes::kF32, false>;
   }
   return nullptr;
 }

@@ -7,7 +7,8 @@ namespace billfish::cpu::avx512 {
 
 int FmaLoop(int64_t count) {
   const __m512 x = _mm512_set1_ps(0x1p-30f);
-  RunChains(count, x, [](__m512 sum, __m512 v) __attribute__((always_inline)) { return _mm512_fmadd_ps(v, v, sum); });
+  RunChains(
+      count, x, [](__m512 sum, __m512 v) __attribute__((always_inline)) { return _mm512_fmadd_ps(v, v, sum); });
   return 24 * 16 * 2;
 }
 

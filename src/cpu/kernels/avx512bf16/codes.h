@@ -118,9 +118,12 @@ BILLFISH_INLINE __m512 ScaleVector(Scales kind, const uint8_t* p) {
     }
     case Scales::kBF16:
       return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
-    case Scales::kF16: return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    case Scales::kF32: return _mm512_loadu_ps(p);
-    case Scales::kNone: break;
+    case Scales::kF16:
+      return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    case Scales::kF32:
+      return _mm512_loadu_ps(p);
+    case Scales::kNone:
+      break;
   }
   return _mm512_set1_ps(1.0f);
 }
@@ -134,7 +137,9 @@ struct E2M1Plain {
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
-  struct Shared { __m512i table = Load(&kE2M1); };
+  struct Shared {
+    __m512i table = Load(&kE2M1);
+  };
   struct Chunk {};
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t*) { return {}; }
   template <int kPair>
@@ -147,8 +152,12 @@ struct E2M1Exponent {
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
-  struct Shared { __m512i table = Load(&kE2M1); };
-  struct Chunk { __m512i drop; };
+  struct Shared {
+    __m512i table = Load(&kE2M1);
+  };
+  struct Chunk {
+    __m512i drop;
+  };
   static BILLFISH_INLINE Chunk Begin(const uint8_t* scales, const uint8_t*) {
     const __m512i d = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
     return {BothWords(_mm512_slli_epi32(d, 7))};
@@ -163,8 +172,12 @@ struct E2M1TimesE5M3 {
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = true;
-  struct Shared { __m512i table = Load(&kE2M1Times512), half_step = Load(&kHalfStep); };
-  struct Chunk { __m512i drop, half_step_drop; };
+  struct Shared {
+    __m512i table = Load(&kE2M1Times512), half_step = Load(&kHalfStep);
+  };
+  struct Chunk {
+    __m512i drop, half_step_drop;
+  };
   static BILLFISH_INLINE Chunk Begin(const uint8_t* scales, const uint8_t*) {
     const __m512i b = BothWords(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))));
     // bits(512) - bits(s), bits(s) = (b << 4) + ((127 - bias) << 7)
@@ -183,7 +196,9 @@ struct Int4Symmetric {
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
-  struct Shared { __m512i table = Load(&kIntegerSymmetric); };
+  struct Shared {
+    __m512i table = Load(&kIntegerSymmetric);
+  };
   struct Chunk {};
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t*) { return {}; }
   template <int kPair>
@@ -196,8 +211,12 @@ struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and 
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = false;
-  struct Shared { __m512i table = Load(&kIntegerShifted), mask = _mm512_set1_epi16(15); };
-  struct Chunk { __m512i offset; };
+  struct Shared {
+    __m512i table = Load(&kIntegerShifted), mask = _mm512_set1_epi16(15);
+  };
+  struct Chunk {
+    __m512i offset;
+  };
   static BILLFISH_INLINE Chunk Begin(const uint8_t*, const uint8_t* zeros) {
     const __m512i z = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
     return {_mm512_sub_epi16(_mm512_set1_epi16(16), BothWords(z))};

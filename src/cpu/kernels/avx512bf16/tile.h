@@ -31,20 +31,20 @@ namespace {
 inline constexpr int kPrefetchBytes = 16384;
 
 struct TileArgs {
-  const uint8_t* w;      ///< first slab
+  const uint8_t* w;  ///< first slab
   int slabs;
   int chunks, chunks_last;  ///< per slab, and in the last one
-  int steps;             ///< of 8 k, per chunk
+  int steps;                ///< of 8 k, per chunk
   Scales scales;
   bool zeros;
-  const uint8_t* x;      ///< staged bf16, first row of the tile
+  const uint8_t* x;  ///< staged bf16, first row of the tile
   size_t x_slab_stride;
-  float* c;              ///< [T, 32]
-  bool accumulate;       ///< add to c instead of overwriting
-  const uint8_t* ahead;  ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
+  float* c;                    ///< [T, 32]
+  bool accumulate;             ///< add to c instead of overwriting
+  const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
   const uint8_t* codes_ahead;  ///< this tile's share of the next slab, fetched into L2 a little each step unless Source::kStream
   size_t codes_ahead_step;     ///< bytes, at most 128
-  uint8_t* operands;     ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
+  uint8_t* operands;           ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
 };
 
 BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
@@ -79,14 +79,20 @@ void Tile(const TileArgs& a) {
     });
   };
   auto join = [&]<int h, int t>() __attribute__((always_inline)) {
-    if constexpr (kWays == 4) return _mm512_add_ps(_mm512_add_ps(way[0][h][t], way[1][h][t]), _mm512_add_ps(way[2][h][t], way[3][h][t]));
-    else if constexpr (kWays == 2) return _mm512_add_ps(way[0][h][t], way[1][h][t]);
-    else return way[0][h][t];
+    if constexpr (kWays == 4)
+      return _mm512_add_ps(_mm512_add_ps(way[0][h][t], way[1][h][t]), _mm512_add_ps(way[2][h][t], way[3][h][t]));
+    else if constexpr (kWays == 2)
+      return _mm512_add_ps(way[0][h][t], way[1][h][t]);
+    else
+      return way[0][h][t];
   };
   if constexpr (!kGroupScale) {
     clear_ways();
     if constexpr (kWays == 1) {
-      Unrolled<T>([&]<int t>() __attribute__((always_inline)) { way[0][0][t] = sum[0][t]; way[0][1][t] = sum[1][t]; });
+      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+        way[0][0][t] = sum[0][t];
+        way[0][1][t] = sum[1][t];
+      });
     }
   }
 
@@ -193,8 +199,10 @@ inline constexpr int kMaxTile = 8;
 
 template <class Codes, bool kGroupScale, Source kSource, int T>
 constexpr TileFunction TileOrNull() {
-  if constexpr (kSource != Source::kStream && T < 3) return nullptr;  // several tiles have at least three rows each
-  else return &Tile<Codes, kGroupScale, kSource, T>;
+  if constexpr (kSource != Source::kStream && T < 3)
+    return nullptr;  // several tiles have at least three rows each
+  else
+    return &Tile<Codes, kGroupScale, kSource, T>;
 }
 template <class Codes, bool kGroupScale, Source kSource, int... t>
 constexpr std::array<TileFunction, sizeof...(t) + 1> TilesOf(std::integer_sequence<int, t...>) {

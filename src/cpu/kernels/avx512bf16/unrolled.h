@@ -8,9 +8,8 @@ namespace {
 
 template <int kCount, class F>
 inline __attribute__((always_inline)) void Unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (f.template operator()<i>(), ...);
-  }(std::make_integer_sequence<int, kCount>{});
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) { (f.template operator()<i>(), ...); }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
 }  // namespace

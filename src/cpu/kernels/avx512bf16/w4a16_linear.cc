@@ -106,16 +106,21 @@ void PanelE2M1(const PanelJob& job) {
 PanelFunction LinearPanel(const PanelLayout& layout) {
   const bool scaled = layout.scales != Scales::kNone;
   switch (layout.codes) {
-    case Codes::kInt4: return scaled ? &Panel<Int4Symmetric, true> : &Panel<Int4Symmetric, false>;
-    case Codes::kInt4Zero: return scaled ? &Panel<Int4WithZero, true> : &Panel<Int4WithZero, false>;
+    case Codes::kInt4:
+      return scaled ? &Panel<Int4Symmetric, true> : &Panel<Int4Symmetric, false>;
+    case Codes::kInt4Zero:
+      return scaled ? &Panel<Int4WithZero, true> : &Panel<Int4WithZero, false>;
     case Codes::kE2M1:
       if (layout.scales == Scales::kExponent) return &PanelE2M1<E2M1Exponent, 4>;
       if (layout.scales == Scales::kE5M3) return &PanelE2M1<E2M1TimesE5M3, 7>;
       return scaled ? &Panel<E2M1Plain, true> : &Panel<E2M1Plain, false>;
-    case Codes::kE4M3: return scaled ? &Panel<E4M3Codes, true> : &Panel<E4M3Codes, false>;
-    case Codes::kBF16: return scaled ? nullptr : &Panel<Bf16Codes, false>;
+    case Codes::kE4M3:
+      return scaled ? &Panel<E4M3Codes, true> : &Panel<E4M3Codes, false>;
+    case Codes::kBF16:
+      return scaled ? nullptr : &Panel<Bf16Codes, false>;
     case Codes::kF16:
-    case Codes::kF32: return nullptr;
+    case Codes::kF32:
+      return nullptr;
   }
   return nullptr;
 }

@@ -17,7 +17,8 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
-//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB, L1)
+//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB,
+//   L1)
 //                and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
 //   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16
 #include <algorithm>
@@ -37,8 +38,8 @@ namespace {
 constexpr size_t kScalesAt = kSlabK, kStartsAt = kSlabK + 8 * 4;
 constexpr int kBlock = 32;
 constexpr int kPrefetchBytes = 16384;  // as in tile.h
-constexpr int kMaxTile = 6;          // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
-constexpr int kKeptSlabs = 2;         // 16 KiB of bytes: a third of L1
+constexpr int kMaxTile = 6;            // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
+constexpr int kKeptSlabs = 2;          // 16 KiB of bytes: a third of L1
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
@@ -60,13 +61,13 @@ struct SlabArgs {
   int chunks;
   const uint8_t* scales;
   const uint8_t* zeros;
-  const uint8_t* codes;  ///< packed units
-  uint8_t* bytes;        ///< expanded [unit][low, high nibbles][half][64]; unused by Source::kStream
-  const uint8_t* x;      ///< first row of the tile in this slab
-  const uint8_t* ahead;  ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
+  const uint8_t* codes;        ///< packed units
+  uint8_t* bytes;              ///< expanded [unit][low, high nibbles][half][64]; unused by Source::kStream
+  const uint8_t* x;            ///< first row of the tile in this slab
+  const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
   const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block unless Source::kStream
   size_t codes_ahead_step;     ///< bytes, at most 256
-  float* sums;           ///< [T, 32], added to
+  float* sums;                 ///< [T, 32], added to
 };
 
 /// What expansion needs: the lookup table, and 16 - zero of both halves.
@@ -189,7 +190,8 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
         const BlockScale<kScaling> scales[2] = {{kind, scale}, {kind, scale + scale_bytes}};
         Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
           const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
-          Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(scales[h].Apply(g[h][t]), as, sum[h][t]); });
+          Unrolled<2>([&]<int h>()
+                          __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(scales[h].Apply(g[h][t]), as, sum[h][t]); });
         });
       }
     });
@@ -235,7 +237,8 @@ void StreamTile(const PanelJob& job, const uint8_t* x, float* sums) {
   for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(sums + 16 * i, _mm512_setzero_ps());
   for (int slab = 0; slab < layout.slabs(); ++slab) {
     SlabArgs args = SlabAt(layout, slab, w);
-    for (const uint8_t* p = w; T <= 4 && p < args.codes; p += kLine) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    for (const uint8_t* p = w; T <= 4 && p < args.codes; p += kLine)
+      _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
     args.x = x + size_t(slab) * job.slab_stride;
     args.sums = sums;
     w = SlabTile<kCodes, kScaling, Source::kStream, T>(args);
@@ -264,8 +267,10 @@ constexpr std::array<StreamFunction, sizeof...(t) + 1> StreamTiles(std::integer_
 }
 template <Codes kCodes, Scaling kScaling, Source kSource, int T>
 constexpr SlabsFunction SlabsTileOrNull() {
-  if constexpr (T < 3) return nullptr;  // seven rows and more are cut into tiles of at least three
-  else return &SlabsTile<kCodes, kScaling, kSource, T>;
+  if constexpr (T < 3)
+    return nullptr;  // seven rows and more are cut into tiles of at least three
+  else
+    return &SlabsTile<kCodes, kScaling, kSource, T>;
 }
 template <Codes kCodes, Scaling kScaling, Source kSource, int... t>
 constexpr std::array<SlabsFunction, sizeof...(t) + 1> SlabsTiles(std::integer_sequence<int, t...>) {
@@ -301,7 +306,7 @@ void RunTiles(const PanelJob& job, float* sums) {
         slab.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / kBlock) + 1, 4 * kLine);
       }
       (i == 0 ? kFirst : kOther)[size_t(end - begin)](slabs, count, x + size_t(begin) * kStagedInt8Bytes, ahead, job.slab_stride,
-                                                     sums + begin * kPanelRows);
+                                                      sums + begin * kPanelRows);
     }
   }
 }
@@ -442,7 +447,8 @@ PanelFunction LinearPanelInt8(const PanelLayout& layout) {
     case Codes::kInt4Zero:
       if (pairs) return nullptr;
       return scaled ? &Panel<Codes::kInt4Zero, Scaling::kMultiply> : &Panel<Codes::kInt4Zero, Scaling::kNone>;
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 

@@ -22,12 +22,18 @@ T At(const uint8_t* base, int64_t index) {
 
 float Scale(Scales scales, const uint8_t* base, int64_t index) {
   switch (scales) {
-    case Scales::kNone: return 1.0f;
-    case Scales::kExponent: return std::bit_cast<float>(uint32_t(127 - base[index]) << 23);
-    case Scales::kE5M3: return std::bit_cast<float>((uint32_t{base[index]} << 20) + (uint32_t(127 - kE5M3Bias) << 23));
-    case Scales::kBF16: return F32FromBF16(At<uint16_t>(base, index));
-    case Scales::kF16: return F32FromF16(At<uint16_t>(base, index));
-    case Scales::kF32: return At<float>(base, index);
+    case Scales::kNone:
+      return 1.0f;
+    case Scales::kExponent:
+      return std::bit_cast<float>(uint32_t(127 - base[index]) << 23);
+    case Scales::kE5M3:
+      return std::bit_cast<float>((uint32_t{base[index]} << 20) + (uint32_t(127 - kE5M3Bias) << 23));
+    case Scales::kBF16:
+      return F32FromBF16(At<uint16_t>(base, index));
+    case Scales::kF16:
+      return F32FromF16(At<uint16_t>(base, index));
+    case Scales::kF32:
+      return At<float>(base, index);
   }
   return 0.0f;
 }
@@ -44,10 +50,14 @@ float Code(Codes codes, const uint8_t* unit, int row, int k, int zero) {
       if (codes == Codes::kE2M1) return kE2M1Values[size_t(nibble)];
       return float(nibble - (codes == Codes::kInt4 ? 8 : zero));
     }
-    case Codes::kE4M3: return F32FromE4M3(half[lane / 4 * 16 + k / 2 * 8 + lane % 4 * 2 + k % 2]);
-    case Codes::kBF16: return F32FromBF16(At<uint16_t>(half, lane * 2 + k));
-    case Codes::kF16: return F32FromF16(At<uint16_t>(half, k * 16 + lane));
-    case Codes::kF32: return At<float>(half, lane);
+    case Codes::kE4M3:
+      return F32FromE4M3(half[lane / 4 * 16 + k / 2 * 8 + lane % 4 * 2 + k % 2]);
+    case Codes::kBF16:
+      return F32FromBF16(At<uint16_t>(half, lane * 2 + k));
+    case Codes::kF16:
+      return F32FromF16(At<uint16_t>(half, k * 16 + lane));
+    case Codes::kF32:
+      return At<float>(half, lane);
   }
   return 0.0f;
 }
