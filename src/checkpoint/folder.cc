@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxIndexBytes = 512u << 20;
+constexpr size_t kMaxIndexBytes = 128u << 20;
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
 bool IsPlainName(const std::string& name) {

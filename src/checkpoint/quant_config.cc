@@ -14,7 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t kMaxConfigBytes = 64u << 20;
+constexpr size_t kMaxConfigBytes = 16u << 20;
+constexpr int kMaxDepth = 256;  // copying and printing JSON takes stack for every level
 constexpr std::string_view kReadable =
     "billfish reads gptq, awq (gemm), compressed-tensors, modelopt (NVFP4, FP8), mxfp4 (gpt-oss) and fp8 (blocks, channels, tensors)";
 
@@ -107,8 +108,8 @@ Status ReadCompressedTensors(const Json& json, QuantConfig& config) {
   if (!sparsity.empty() && sparsity != "dense") {
     return Unsupported(config.source, fmt::format("sparse compressed-tensors (\"{}\") are not read", sparsity));
   }
-  if (config.format == "marlin-24" || config.format == "marlin_24") {
-    return Unsupported(config.source, "the marlin-24 sparse format is not read");
+  for (const std::string_view format : {"marlin-24", "marlin_24", "int-quantized", "naive-quantized", "mxfp8-quantized"}) {
+    if (config.format == format) return Unsupported(config.source, fmt::format("the compressed-tensors format \"{}\" is not read", format));
   }
   const Json& groups = Get(json, {"config_groups"});
   if (!groups.is_object()) return OkStatus();
@@ -178,6 +179,26 @@ Status ReadMethod(const Json& json, std::string method, QuantConfig& config) {
   return Unsupported(config.source, fmt::format("the quantisation method \"{}\" is not read", config.method_name));
 }
 
+// Of brackets outside strings; what is no JSON gets some number or other.
+int Depth(const std::string& text) {
+  int depth = 0, deepest = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
 Result<Json> ReadJsonFile(const std::filesystem::path& path) {
   BILLFISH_ASSIGN_OR_RETURN(const std::string text, ReadText(path, kMaxConfigBytes));
   return ParseJson(text, path.filename().string());
@@ -197,6 +218,9 @@ Result<GptqSettings> QuantConfig::GptqFor(const std::string& module) const {
 }
 
 Result<Json> ParseJson(const std::string& text, const std::string& file) {
+  if (const int depth = Depth(text); depth > kMaxDepth) {
+    return Status(ErrorCode::kCorruptFile, fmt::format("{} nests {} levels deep; at most {} are read", file, depth, kMaxDepth));
+  }
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return Status(ErrorCode::kCorruptFile, fmt::format("{} is not valid JSON", file));
   if (!json.is_object()) return Status(ErrorCode::kCorruptFile, fmt::format("{} must hold a JSON object", file));

@@ -59,12 +59,13 @@ Result<ModuleInfo> DescribeModule(const ReadContext& context) {
   info.N = shape[shape.size() - 2];
   info.K = weight.dtype == DType::kF4E2M1 ? shape.back() : shape.back() * 2;
 
-  std::vector<int64_t> grid(shape.begin(), shape.end() - 1);
-  if (scales.shape.size() != shape.size() || !std::equal(grid.begin(), grid.end(), scales.shape.begin()) || scales.shape.back() < 1) {
+  std::vector<int64_t> grid(scales.shape);
+  while (grid.size() > shape.size() && grid.front() == 1) grid.erase(grid.begin());  // some exporters leave extents of 1 in front
+  if (grid.size() != shape.size() || !std::equal(grid.begin(), grid.end() - 1, shape.begin())) {
     return ModuleError(context,
                        fmt::format("{} does not fit {}: one scale per row and group of k is expected", Describe(scales), Describe(weight)));
   }
-  const int64_t groups = scales.shape.back();
+  const int64_t groups = grid.back();
   const bool has_global = module.Has(Role::kGlobalScale) || module.Has(Role::kGlobalDivisor);
   const bool mx = IsE8M0(scales, has_global);
   const int64_t usual = mx ? 32 : 16;

@@ -242,6 +242,22 @@ TEST(Unsupported, WhatWouldGiveWrongNumbersIsRefusedByName) {
   EXPECT_THAT(std::string(Load(unknown, "").status.message()), HasSubstr("no known layout has the tensors of m: m.weight I64[1, 2]"));
 }
 
+TEST(Unsupported, ByteWeightsOfOtherKindsAreNotTakenForFourBits) {
+  auto bytes = SafetensorsBuilder().AddFilled("m.weight", "I8", {2, 32}, 8, 1).Add<float>("m.weight_scale", "F32", {2, 1}, {1, 1});
+  EXPECT_THAT(std::string(Load(bytes, R"({"quant_method":"compressed-tensors","format":"int-quantized"})").status.message()),
+              HasSubstr("\"int-quantized\" is not read"));
+}
+
+TEST(Nvfp4Traps, ExtentsOfOneInFrontOfTheScalesAreNoDimension) {
+  auto tensors = SafetensorsBuilder()
+                     .Add<uint8_t>("m.weight", "U8", {1, 8}, {0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE})
+                     .Add<uint8_t>("m.weight_scale", "F8_E4M3", {1, 1, 1}, {0x3C})
+                     .Add<float>("m.weight_scale_2", "F32", {1}, {0.5f});
+  const Loaded loaded = Load(tensors, R"({"quant_method":"modelopt","quant_algo":"NVFP4"})");
+  ASSERT_TRUE(loaded.status.ok()) << loaded.status.message();
+  EXPECT_FLOAT_EQ(loaded.values[7], 4.5f);
+}
+
 TEST(Config, DamageIsNamed) {
   auto plain = SafetensorsBuilder().AddFilled("m.weight", "F32", {1, 2}, 32);
   EXPECT_THAT(std::string(Load(plain, "7").status.message()), HasSubstr("\"quantization_config\" must be an object"));

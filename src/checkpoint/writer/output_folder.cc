@@ -20,10 +20,22 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kNoteName = ".billfish-partial.json";
+constexpr const char* kUnnamedNote = ".billfish-partial.json.part";
 constexpr size_t kMaxNoteBytes = 64u << 20;
 
 Status IoError(const fs::path& path, std::string_view what, const std::error_code& error) {
   return {ErrorCode::kIo, fmt::format("{} cannot be {}: {}", path.string(), what, error.message())};
+}
+
+// A kill can leave a folder without a note in two moments: before the first note has its name, and after an exchange, when the old
+// checkpoint waits here for its removal while the new one still holds the note.
+bool IsLeftover(const fs::path& partial, const fs::path& target) {
+  std::error_code error;
+  if (fs::exists(target / kNoteName, error)) return true;
+  for (fs::directory_iterator it(partial, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().filename() != kUnnamedNote) return false;
+  }
+  return !error;
 }
 
 // Whether losing the folder would lose no more than a checkpoint.
@@ -81,7 +93,7 @@ Result<OutputFolder> OutputFolder::Open(const fs::path& target, const nlohmann::
   folder.fingerprint_ = fingerprint;
   const Result<std::string> text = ReadText(partial / kNoteName, kMaxNoteBytes);
   if (!text.ok() && text.error().code() != ErrorCode::kNotFound) return text.error();
-  if (!text.ok() && !fs::is_empty(partial, error)) {
+  if (!text.ok() && !IsLeftover(partial, target)) {
     return Status(ErrorCode::kIo,
                   fmt::format("{} holds files and no note of an unfinished run; remove it and run again", partial.string()));
   }
@@ -149,7 +161,7 @@ Status OutputFolder::Publish(bool overwrite) {
   } else {
     return SystemError(target_, "replaced");
   }
-  // The note is of no use any more; left behind by a kill just here it does no harm.
+  // Last, since it tells the next run whose leftovers lie beside it.
   fs::remove(target_ / kNoteName, error);
   return SyncFolder(target_.has_parent_path() ? target_.parent_path() : ".");
 }
