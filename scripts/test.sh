@@ -25,7 +25,7 @@ if [ "$mode" = all ]; then
     step "$sanitizer"
     cmake --preset $sanitizer >/dev/null
     cmake --build --preset $sanitizer -j "$jobs"
-    ctest --preset $sanitizer -j "$jobs" --quiet
+    ctest --preset $sanitizer -j 1
   done
   step "fuzzers"
   cmake --preset fuzz >/dev/null
@@ -34,4 +34,4 @@ if [ "$mode" = all ]; then
 fi
 
 step "every test"
-ctest --preset ci -j "$jobs"
+ctest --preset ci -j 1

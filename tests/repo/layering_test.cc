@@ -58,6 +58,7 @@ TEST(Layering, IncludesPointDownwardsOnly) {
     const auto allowed = AllowedIncludes().find(layer);
     ASSERT_NE(allowed, AllowedIncludes().end()) << relative << ": src/" << layer << " is no layer of docs/ARCHITECTURE.md";
     for (const auto& [number, include] : QuotedIncludes(entry.path())) {
+      if (include == "billfish_commit.h") continue;  // written by the build
       const std::string target = fs::path(include).begin()->string();
       EXPECT_TRUE(target == "billfish" || (target == layer && layer != "cli") || (layer == "cli" && target == "cli") ||
                   allowed->second.count(target) > 0)
