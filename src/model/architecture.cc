@@ -58,6 +58,7 @@ Status ReadCommon(const ConfigReader& json, ModelConfig& config) {
   BILLFISH_ASSIGN_OR_RETURN(config.attention_bias, json.Bool("attention_bias", false));
   BILLFISH_ASSIGN_OR_RETURN(const double eps, json.Number("rms_norm_eps"));
   config.norm_eps = static_cast<float>(eps);
+  if (!(config.norm_eps > 0)) return json.Wrong("rms_norm_eps", "positive");
   BILLFISH_ASSIGN_OR_RETURN(const int64_t layers, json.Int("num_hidden_layers", 1));
   if (layers > kMostLayers) return json.Wrong("num_hidden_layers", fmt::format("at most {}", kMostLayers));
   config.layers.resize(static_cast<size_t>(layers));
@@ -100,15 +101,15 @@ Status RequireSilu(const ConfigReader& json) {
           fmt::format("config.json: the activation \"{}\" is not implemented for this architecture; silu is", activation)};
 }
 
-Status ReadWindows(const ConfigReader& json, bool everywhere, ModelConfig& config) {
+Status ReadWindows(const ConfigReader& json, WindowRule rule, ModelConfig& config) {
   if (!json.Has("sliding_window")) return OkStatus();
   BILLFISH_ASSIGN_OR_RETURN(const int64_t window, json.Int("sliding_window", 1));
   const nlohmann::json& types = json.Get("layer_types");
   if (types.is_null()) {
-    BILLFISH_ASSIGN_OR_RETURN(const int64_t full_layers, json.Int("max_window_layers", 0, 0));
+    BILLFISH_ASSIGN_OR_RETURN(const int64_t full_layers, json.Int("max_window_layers", 0, 28));
     for (size_t i = 0; i < config.layers.size(); ++i) {
-      // gpt-oss without layer_types alternates, sliding first; Qwen slides from max_window_layers on.
-      const bool slides = everywhere || (json.Has("max_window_layers") ? static_cast<int64_t>(i) >= full_layers : i % 2 == 0);
+      const bool slides = rule == WindowRule::kAll || (rule == WindowRule::kEvenLayers && i % 2 == 0) ||
+                          (rule == WindowRule::kLateLayers && static_cast<int64_t>(i) >= full_layers);
       if (slides) config.layers[i].window = window;
     }
     return OkStatus();

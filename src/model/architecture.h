@@ -16,12 +16,14 @@ struct ExpertNames {
   std::string_view gate_up, fused_down;  ///< or stacks [E, 2I, H] and [E, H, I]
   GateUpOrder fused_order = GateUpOrder::kConcatenated;
   bool plain_stacks_transposed = false;  ///< unquantised stacks are stored [E, H, 2I] and [E, I, H]
+  bool biased = false;                   ///< router and experts must have biases; elsewhere they are read where they are present
 };
 
 struct Architecture {
   std::string_view name;  ///< as in `architectures` of config.json
   bool qk_norm = false;   ///< self_attn.q_norm and k_norm, one weight per value of a head
   bool sinks = false;     ///< self_attn.sinks, one score per head
+  bool qkv_bias = false;  ///< q, k and v must have biases; elsewhere as attention_bias of config.json says
   ExpertNames experts;
   /// Fills the fields that only this family has: windows, experts, router, activation. The common ones are there already.
   Status (*configure)(const ConfigReader& json, ModelConfig& config);
@@ -40,7 +42,12 @@ Result<ResolvedModel> ResolveModel(const std::string& config_json, const std::st
 
 // Shared by the families' configure functions.
 Status RequireSilu(const ConfigReader& json);
-/// Sliding windows by layer_types, else `everywhere` for all layers where a window is set.
-Status ReadWindows(const ConfigReader& json, bool everywhere, ModelConfig& config);
+/// Which layers have the window of sliding_window where config.json has no layer_types.
+enum class WindowRule : uint8_t {
+  kAll,
+  kLateLayers,  ///< from max_window_layers (28 if absent) on
+  kEvenLayers,
+};
+Status ReadWindows(const ConfigReader& json, WindowRule rule, ModelConfig& config);
 
 }  // namespace billfish::model

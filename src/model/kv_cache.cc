@@ -32,6 +32,14 @@ Status KvCache::Truncate(int64_t length) {
 Status KvCache::Impl::Allocate() {
   capacity = (max_tokens + AttentionTile::kChunk - 1) / AttentionTile::kChunk * AttentionTile::kChunk;
   v_stride = (v_dim + kLanes - 1) / kLanes * kLanes;
+  // Above any machine's memory and far below where the products below would overflow.
+  constexpr double kMostBytes = 0x1p40;
+  const double wanted = 4.0 * static_cast<double>(layers) * static_cast<double>(kv_heads) * static_cast<double>(capacity) *
+                        static_cast<double>(head_dim + v_stride);
+  if (wanted >= kMostBytes) {
+    return {ErrorCode::kOutOfMemory,
+            fmt::format("a cache for {} tokens takes {:.3g} bytes, which no system has; ask for fewer tokens", max_tokens, wanted)};
+  }
   bytes = static_cast<size_t>(layers * kv_heads * HeadFloats()) * sizeof(float);
   void* pages = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (pages == MAP_FAILED) {

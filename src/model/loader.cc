@@ -21,7 +21,7 @@ class Loader {
 
   Result<Layer> LoadLayer(int64_t index);
   Result<std::vector<float>> Vector(const std::string& tensor, int64_t size) const;
-  Result<FusedLinear::Part> Part(const std::string& module, int64_t N, int64_t K) const;
+  Result<FusedLinear::Part> Part(const std::string& module, int64_t N, int64_t K, bool needs_bias = false) const;
   Result<Embedding> LoadEmbedding() const;
   Result<FusedLinear> LoadHead() const;
 
@@ -66,10 +66,10 @@ Result<PackedWeight> Loader::Matrix(const std::string& module, int64_t E, int64_
   return checkpoint_.LoadWeight(module);
 }
 
-Result<FusedLinear::Part> Loader::Part(const std::string& module, int64_t N, int64_t K) const {
+Result<FusedLinear::Part> Loader::Part(const std::string& module, int64_t N, int64_t K, bool needs_bias) const {
   FusedLinear::Part part{module, N, {}, {}};
   BILLFISH_ASSIGN_OR_RETURN(part.weight, Matrix(module, 1, N, K));
-  if (checkpoint_.Find(module + ".bias") != nullptr) {
+  if (needs_bias || checkpoint_.Find(module + ".bias") != nullptr) {
     BILLFISH_ASSIGN_OR_RETURN(part.bias, Vector(module + ".bias", N));
   }
   return part;
@@ -80,11 +80,13 @@ Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
   std::vector<FusedLinear::Part> parts;
   for (const auto& [name, heads] :
        {std::pair{"q_proj", config_.heads}, std::pair{"k_proj", config_.kv_heads}, std::pair{"v_proj", config_.kv_heads}}) {
-    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(attention + name, heads * config_.head_dim, config_.hidden));
+    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(attention + name, heads * config_.head_dim, config_.hidden,
+                                                           architecture_.qkv_bias || config_.attention_bias));
     parts.push_back(std::move(part));
   }
   BILLFISH_ASSIGN_OR_RETURN(layer.qkv, FusedLinear::Create(attention + "qkv_proj", std::move(parts), options_, wish_));
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part o, Part(attention + "o_proj", config_.hidden, config_.heads * config_.v_head_dim));
+  const bool o_bias = config_.attention_bias && !architecture_.qkv_bias;
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part o, Part(attention + "o_proj", config_.hidden, config_.heads * config_.v_head_dim, o_bias));
   parts.clear();
   parts.push_back(std::move(o));
   BILLFISH_ASSIGN_OR_RETURN(layer.o, FusedLinear::Create(attention + "o_proj", std::move(parts), options_, wish_));
@@ -149,8 +151,10 @@ Result<std::vector<float>> Loader::StackBias(const std::string& prefix, std::str
                                              int64_t N) const {
   const std::string stacked = prefix + std::string(fused) + "_bias";
   if (checkpoint_.Find(stacked) != nullptr) return Vector(stacked, config_.experts * N);
+  const bool single = checkpoint_.Find(ExpertName(prefix, patterns.front(), 0) + ".bias") != nullptr;
   std::vector<float> bias;
-  if (patterns.front().empty() || checkpoint_.Find(ExpertName(prefix, patterns.front(), 0) + ".bias") == nullptr) return bias;
+  if (!single && !architecture_.experts.biased) return bias;
+  if (!single) return Vector(stacked, config_.experts * N);  // an error that names the missing tensor
   for (int64_t e = 0; e < config_.experts; ++e) {
     for (const std::string_view pattern : patterns) {
       BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> part,
@@ -167,7 +171,7 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
   std::string router_name = prefix + std::string(names.router);
   if (!HasModule(router_name) && HasModule(prefix + "mlp.gate")) router_name = prefix + "mlp.gate";
   std::vector<FusedLinear::Part> router;
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part router_part, Part(router_name, E, H));
+  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part router_part, Part(router_name, E, H, names.biased));
   router.push_back(std::move(router_part));
   BILLFISH_ASSIGN_OR_RETURN(layer.router, FusedLinear::Create(router_name, std::move(router), options_, wish_));
 

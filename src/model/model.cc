@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "core/status_macros.h"
 #include "model/forward.h"
@@ -29,8 +30,9 @@ Result<Model> Model::Load(const std::filesystem::path& path, const ModelOptions&
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("{} activations were asked for; F32 and BF16 are possible", DTypeName(options.activation)));
   }
-  if (options.max_context < 0) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("max_context is {}; it must be at least 0", options.max_context));
+  constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
+  if (options.max_context < 0 || options.max_context > kLongest) {
+    return Status(ErrorCode::kInvalidArgument, fmt::format("max_context is {}; it must be from 0 to {}", options.max_context, kLongest));
   }
   Model model;
   model.impl_ = std::make_unique<Impl>();

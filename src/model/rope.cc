@@ -73,6 +73,12 @@ Result<RopeConfig> ReadRope(const ConfigReader& config, int64_t dim) {
   BILLFISH_ASSIGN_OR_RETURN(const double outer_theta, config.Number("rope_theta", 10000.0));
   BILLFISH_ASSIGN_OR_RETURN(rope.theta, scaling.Number("rope_theta", outer_theta));
   if (rope.theta <= 0) return scaling.Wrong("rope_theta", "positive");
+  for (const ConfigReader* reader : {&config, &scaling}) {
+    BILLFISH_ASSIGN_OR_RETURN(const double part, reader->Number("partial_rotary_factor", 1.0));
+    if (part != 1.0) {
+      return Status(ErrorCode::kUnsupported, fmt::format("config.json: partial_rotary_factor is {}; only 1 is implemented here", part));
+    }
+  }
   const char* type_key = scaling.Has("rope_type") ? "rope_type" : "type";
   BILLFISH_ASSIGN_OR_RETURN(const std::string type, scaling.Text(type_key, "default"));
   if (type == "default") return rope;

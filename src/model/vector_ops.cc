@@ -1,6 +1,7 @@
 #include "model/vector_ops.h"
 
 #include <cmath>
+#include <vector>
 
 #include "model/attention_tile.h"
 #include "model/lanes.h"
@@ -137,23 +138,31 @@ BILLFISH_VECTOR_OPS(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx
 #endif
 #undef BILLFISH_VECTOR_OPS
 
-const VectorOps& Choose() {
+std::vector<const VectorOps*> Choose() {
+  std::vector<const VectorOps*> tables;
 #if defined(__x86_64__)
   // These also ask the system whether it saves the wide registers.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
-    return Avx512::kTable;
+    tables.push_back(&Avx512::kTable);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Avx2::kTable;
+  if (avx2) tables.push_back(&Avx2::kTable);
 #endif
-  return Baseline::kTable;
+  tables.push_back(&Baseline::kTable);
+  return tables;
 }
 
 }  // namespace
 
+std::span<const VectorOps* const> AllOps() {
+  static const std::vector<const VectorOps*> tables = Choose();
+  return tables;
+}
+
 const VectorOps& Ops() {
-  static const VectorOps& ops = Choose();
-  return ops;
+  static const VectorOps& best = *AllOps().front();
+  return best;
 }
 
 }  // namespace billfish::model

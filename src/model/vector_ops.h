@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace billfish::model {
 
@@ -40,7 +41,10 @@ struct VectorOps {
   void (*attention)(const AttentionTile& tile);
 };
 
-/// The best table for this processor.
+/// The tables that this processor can run, best first; the last one runs anywhere.
+std::span<const VectorOps* const> AllOps();
+
+/// The best one.
 const VectorOps& Ops();
 
 }  // namespace billfish::model

@@ -6,7 +6,7 @@ namespace billfish::model {
 namespace {
 
 Status Configure(const ConfigReader& json, ModelConfig& config) {
-  BILLFISH_RETURN_IF_ERROR(ReadWindows(json, /*everywhere=*/false, config));
+  BILLFISH_RETURN_IF_ERROR(ReadWindows(json, WindowRule::kEvenLayers, config));
   BILLFISH_ASSIGN_OR_RETURN(config.experts, json.Int("num_local_experts", 1));
   const char* top_k_key = json.Has("num_experts_per_tok") ? "num_experts_per_tok" : "experts_per_token";
   BILLFISH_ASSIGN_OR_RETURN(config.top_k, json.Int(top_k_key, 1));
@@ -35,7 +35,8 @@ const Architecture kGptOss = {
                 .gate_up = "mlp.experts.gate_up_proj",
                 .fused_down = "mlp.experts.down_proj",
                 .fused_order = GateUpOrder::kInterleaved,
-                .plain_stacks_transposed = true},
+                .plain_stacks_transposed = true,
+                .biased = true},
     .configure = Configure,
 };
 

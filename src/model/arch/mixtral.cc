@@ -7,7 +7,7 @@ namespace {
 
 Status Configure(const ConfigReader& json, ModelConfig& config) {
   BILLFISH_RETURN_IF_ERROR(RequireSilu(json));
-  BILLFISH_RETURN_IF_ERROR(ReadWindows(json, /*everywhere=*/true, config));
+  BILLFISH_RETURN_IF_ERROR(ReadWindows(json, WindowRule::kAll, config));
   BILLFISH_ASSIGN_OR_RETURN(config.experts, json.Int("num_local_experts", 1));
   BILLFISH_ASSIGN_OR_RETURN(config.top_k, json.Int("num_experts_per_tok", 1));
   config.moe_intermediate = config.intermediate;

@@ -5,14 +5,16 @@
 namespace billfish::model {
 namespace {
 
-Status ConfigureDense(const ConfigReader& json, ModelConfig& config) {
+Status ConfigureCommon(const ConfigReader& json, WindowRule rule, ModelConfig& config) {
   BILLFISH_RETURN_IF_ERROR(RequireSilu(json));
   BILLFISH_ASSIGN_OR_RETURN(const bool use_window, json.Bool("use_sliding_window", false));
-  return use_window || json.Has("layer_types") ? ReadWindows(json, /*everywhere=*/false, config) : OkStatus();
+  return use_window ? ReadWindows(json, rule, config) : OkStatus();
 }
 
+Status ConfigureDense(const ConfigReader& json, ModelConfig& config) { return ConfigureCommon(json, WindowRule::kLateLayers, config); }
+
 Status ConfigureMoe(const ConfigReader& json, ModelConfig& config) {
-  BILLFISH_RETURN_IF_ERROR(ConfigureDense(json, config));
+  BILLFISH_RETURN_IF_ERROR(ConfigureCommon(json, WindowRule::kAll, config));
   const char* experts_key = json.Has("num_experts") ? "num_experts" : "num_local_experts";
   BILLFISH_ASSIGN_OR_RETURN(config.experts, json.Int(experts_key, 1));
   BILLFISH_ASSIGN_OR_RETURN(config.top_k, json.Int("num_experts_per_tok", 1));
@@ -35,7 +37,7 @@ Status ConfigureMoe(const ConfigReader& json, ModelConfig& config) {
 
 }  // namespace
 
-const Architecture kQwen2 = {.name = "Qwen2ForCausalLM", .experts = {}, .configure = ConfigureDense};
+const Architecture kQwen2 = {.name = "Qwen2ForCausalLM", .qkv_bias = true, .experts = {}, .configure = ConfigureDense};
 
 const Architecture kQwen3 = {.name = "Qwen3ForCausalLM", .qk_norm = true, .experts = {}, .configure = ConfigureDense};
 
