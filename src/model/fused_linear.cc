@@ -10,6 +10,7 @@ Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Par
   FusedLinear fused;
   if (parts.size() > 1) {
     std::vector<PackedWeight> weights;
+    weights.reserve(parts.size());
     for (const Part& part : parts) weights.push_back(part.weight);
     const bool same_scheme =
         std::all_of(weights.begin(), weights.end(), [&](const PackedWeight& w) { return w.scheme() == weights[0].scheme(); });

@@ -103,7 +103,7 @@ Status Model::Forward(std::span<const int32_t> ids, KvCache& cache, TensorView l
     } else if (wanted && begin + count == T) {
       rows = logits;
     }
-    const Status status =
+    Status status =
         model::ForwardChunk(impl_->loaded, impl_->frequencies, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), *state,
                             rows, impl_->activation, ctx);
     if (!status.ok()) {
