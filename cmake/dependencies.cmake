@@ -1,5 +1,5 @@
 # Every outside library, in one place; docs/DEPENDENCIES.md says why each was chosen.
-find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.10 REQUIRED)
 find_package(PkgConfig REQUIRED)

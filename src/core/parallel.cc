@@ -1,70 +1,123 @@
 #include "core/parallel.h"
 
-#include <omp.h>
-
 #include <algorithm>
-
-#if defined(__SANITIZE_THREAD__)
-#define BILLFISH_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define BILLFISH_TSAN 1
-#endif
-#endif
-
-#ifdef BILLFISH_TSAN
-// ThreadSanitizer cannot see the fork and join inside an uninstrumented OpenMP runtime; these two calls tell it.
-extern "C" void __tsan_acquire(void* address);
-extern "C" void __tsan_release(void* address);
+#include <mutex>
+#include <system_error>
+#include <thread>
+#if defined(__x86_64__)
+#include <immintrin.h>
 #endif
 
 namespace billfish {
 namespace {
 
-struct Region {
-  FunctionRef<void(int)> body;
-  char fork = 0;
-  char join = 0;
+// A region is `threads` bodies; the caller and the pool's workers claim them one by one. The caller never waits for a worker that has
+// not begun: where the processor is shared with other programs, it runs the unclaimed bodies itself.
+//
+//   ticket   epoch (32 bits) | threads (16) | next unclaimed body (16)     one compare-and-swap claims a body of exactly this epoch
+//   body_    written before the ticket is published; stays valid until every claimed body has finished
+class Pool {
+ public:
+  static Pool& Get() {
+    static Pool& pool = *new Pool;  // never destroyed: workers may outlive main's statics
+    return pool;
+  }
+
+  /// False if another thread's region occupies the pool.
+  bool TryRun(int threads, FunctionRef<void(int)> body) {
+    const std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    Grow(threads - 1);
+    body_ = &body;
+    unfinished_.store(threads, std::memory_order_relaxed);
+    const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+    ticket_.store(uint64_t{epoch} << 32 | static_cast<uint64_t>(threads) << 16, std::memory_order_release);
+    epoch_.store(epoch, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) epoch_.notify_all();
+    RunClaimed();
+    for (int spins = 0; unfinished_.load(std::memory_order_acquire) != 0; ++spins) {
+      if (spins < kJoinSpins) {
+        Pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int kJoinSpins = 2000;
+  static constexpr int kIdleSpins = 4000;
+
+  static void Pause() {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+  }
+
+  void RunClaimed() {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    while ((ticket & 0xffff) < (ticket >> 16 & 0xffff)) {
+      if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acquire)) continue;
+      (*body_)(static_cast<int>(ticket & 0xffff));
+      unfinished_.fetch_sub(1, std::memory_order_release);
+      ticket = ticket_.load(std::memory_order_acquire);
+    }
+  }
+
+  void Grow(int workers) {
+    try {
+      for (; workers_ < workers; ++workers_) std::thread([this] { Work(); }).detach();
+    } catch (const std::system_error&) {
+      // The system grants no more threads: the caller runs what the others leave.
+    }
+  }
+
+  void Work();
+
+  std::mutex busy_;
+  int workers_ = 0;
+  const FunctionRef<void(int)>* body_ = nullptr;
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int> unfinished_{0};
+  alignas(64) std::atomic<uint32_t> epoch_{0};
+  std::atomic<int> sleepers_{0};
 };
 
-#ifdef BILLFISH_TSAN
-void OnFork(Region& region) { __tsan_release(&region.fork); }
-void OnEnter(Region& region) { __tsan_acquire(&region.fork); }
-void OnLeave(Region& region) { __tsan_release(&region.join); }
-void OnJoin(Region& region) { __tsan_acquire(&region.join); }
-#else
-void OnFork(Region&) {}
-void OnEnter(Region&) {}
-void OnLeave(Region&) {}
-void OnJoin(Region&) {}
-#endif
+thread_local bool inside_region = false;
 
-#ifdef BILLFISH_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-void RunOpenMp(int threads, Region* region) {
-#pragma omp parallel num_threads(threads)
-  {
-    OnEnter(*region);
-    // A runtime that grants fewer threads than asked (thread limits) still runs every body.
-    for (int thread = omp_get_thread_num(); thread < threads; thread += omp_get_num_threads()) region->body(thread);
-    OnLeave(*region);
+void Pool::Work() {
+  inside_region = true;
+  uint32_t seen = 0;
+  while (true) {
+    uint32_t epoch = epoch_.load(std::memory_order_acquire);
+    for (int spins = 0; epoch == seen && spins < kIdleSpins; ++spins) {
+      Pause();
+      epoch = epoch_.load(std::memory_order_acquire);
+    }
+    if (epoch == seen) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      epoch_.wait(seen, std::memory_order_seq_cst);
+      sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      continue;
+    }
+    seen = epoch;
+    RunClaimed();
   }
 }
 
 }  // namespace
 
 void RunOnThreads(int threads, FunctionRef<void(int)> body) {
-  if (threads <= 1 || omp_in_parallel()) {
-    for (int thread = 0; thread < threads; ++thread) body(thread);
-    return;
+  constexpr int kMost = 4096;
+  if (threads > 1 && threads <= kMost && !inside_region) {
+    inside_region = true;
+    const bool done = Pool::Get().TryRun(threads, body);
+    inside_region = false;
+    if (done) return;
   }
-  Region region{body};
-  OnFork(region);
-  RunOpenMp(threads, &region);
-  OnJoin(region);
+  for (int thread = 0; thread < threads; ++thread) body(thread);
 }
-
 void ParallelFor(int threads, int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
   const int64_t grains = (count + grain - 1) / grain;
   const int used = static_cast<int>(std::min<int64_t>(threads, grains));

@@ -1,4 +1,4 @@
-// The one place that starts threads: a parallel region over OpenMP.
+// The one place that starts threads: a parallel region over a pool of workers.
 #pragma once
 
 #include <atomic>
@@ -28,8 +28,10 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...);
 };
 
-/// Calls body(thread) for thread = 0 .. threads-1, each on its own thread, and waits for all. threads >= 1.
-/// threads == 1 runs on the caller. Calls do not nest: inside a region a further call runs its bodies one after the other.
+/// Calls body(thread) for thread = 0 .. threads-1, at most `threads` at a time, and waits for all. threads >= 1.
+/// The caller runs whatever bodies no worker has taken up yet, so bodies must not wait for each other; where the processor is shared
+/// with other programs, a region costs no more than running it alone. A call inside a region, or while another thread's region
+/// occupies the workers, runs its bodies one after the other. Works in a forked child, which has no workers.
 void RunOnThreads(int threads, FunctionRef<void(int)> body);
 
 /// body(begin, end) over [0, count), cut into `threads` contiguous ranges of nearly equal length, each a multiple of `grain`
