@@ -35,9 +35,15 @@ class Workspace {
 /// Threads to use when the caller does not say: BILLFISH_THREADS if set to a number >= 1, else the CPUs this process may run on.
 int DefaultThreads();
 
+/// A CUstream (cudaStream_t); null = the device's default stream.
+using CudaStream = void*;
+
+/// On a GPU every call is ordered on `stream` and returns before the work is done; its workspace is device memory, lent by
+/// Workspace(buffer.span()), and must stay alive and unused by other streams until then.
 struct ExecContext {
   Workspace& workspace;
-  int threads = DefaultThreads();  ///< results do not depend on it
+  int threads = DefaultThreads();  ///< CPU only; results do not depend on it
+  CudaStream stream = nullptr;     ///< GPU only
 };
 
 }  // namespace billfish
