@@ -33,10 +33,7 @@ std::vector<RandomGroups> Routings(const KernelCase& kernel_case, int64_t M) {
   return routings;
 }
 
-template <class Layer>
-double BytesPerExpert(const Layer& layer) {
-  return static_cast<double>(layer.weight_bytes()) / static_cast<double>(layer.E());
-}
+double BytesPerExpert(const MatrixInfo& matrix) { return static_cast<double>(matrix.weight_bytes) / static_cast<double>(matrix.E); }
 
 Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, const std::vector<int64_t>& Ms, const RunOptions& options,
                     const Peak& peak, const Meter& meter, const RowSink& sink) {
@@ -65,7 +62,7 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
       return copies[static_cast<size_t>(call % count)].Forward(ConstTensorView(x.data(), options.activation, {M, K}), groups.offsets,
                                                                groups.gather, TensorView(y.data(), DType::kF32, {M * top_k, N}), ctx);
     };
-    const double bytes = BytesPerExpert(copies.front());
+    const double bytes = static_cast<double>(copies.front().weight_bytes()) / static_cast<double>(E);
     workload.bytes = [&routings, bytes](int64_t call) {
       return bytes * static_cast<double>(routings[static_cast<size_t>(call % kRoutings)].experts_hit);
     };
@@ -121,7 +118,7 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
     workload.operations = 2.0 * static_cast<double>(M * top_k) * 3.0 * static_cast<double>(I) * static_cast<double>(H);
     workload.peak = peak.operations_per_s;
     workload.peak_name = peak.name;
-    Row row = RowOf(kernel_case, options, M, copies.front().gate_up().kernel());
+    Row row = RowOf(kernel_case, options, M, copies.front().gate_up().kernel);
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }

@@ -14,10 +14,19 @@
 namespace billfish {
 
 struct LinearOptions {
-  DType activation = DType::kBF16;  ///< dtype of x: kBF16 or kF32
+  DType activation = DType::kBF16;  ///< dtype of x: kBF16 or kF32 on a CPU, kBF16 or kF16 on a GPU
   Mode mode = Mode::kExact;
+  Device device;         ///< where the weight lies and Forward runs
   std::string kernel;    ///< a kernel name to insist on, or a tier to stay within; empty = the first that supports the problem
   ConstTensorView bias;  ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
+};
+
+/// What a layer holds of one matrix or stack of matrices.
+struct MatrixInfo {
+  std::string_view kernel;
+  int64_t E = 0, N = 0, K = 0;
+  size_t bytes = 0;         ///< packed, in memory
+  size_t weight_bytes = 0;  ///< as stored, without padding: what one use of every expert must read at least
 };
 
 /// y[M,N] = x[M,K] . W[N,K]^T + bias[N]
@@ -52,7 +61,8 @@ class Linear {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Rows of x grouped by expert: for expert e and row r in [offsets[e], offsets[e+1]):
+/// Rows of x grouped by expert, on a CPU (a GPU keeps its routing on the device: see MoeLayer): for expert e and row r in [offsets[e],
+/// offsets[e+1]):
 ///   y[r,:] = W[e] . x[gather ? gather[r] : r, :] + bias[e]
 class GroupedLinear {
  public:

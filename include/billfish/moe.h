@@ -75,6 +75,7 @@ struct MoeOptions {
   GateUpOrder order = GateUpOrder::kConcatenated;
   DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32; the hidden h is kept in the same dtype
   Mode mode = Mode::kExact;
+  Device device = {};                 ///< where the weights lie and Forward runs
   std::string kernel = {};            ///< insist on one kernel for both matrices; empty = choose
   ConstTensorView gate_up_bias = {};  ///< optional [E,2I] in `order`
   ConstTensorView down_bias = {};     ///< optional [E,H]
@@ -98,8 +99,8 @@ class MoeLayer {
   int64_t E() const;
   int64_t H() const;
   int64_t I() const;
-  const GroupedLinear& gate_up() const;
-  const GroupedLinear& down() const;
+  MatrixInfo gate_up() const;
+  MatrixInfo down() const;
 
  private:
   struct Impl;

@@ -9,7 +9,8 @@ namespace {
 
 class PanelKernel final : public Kernel {
  public:
-  PanelKernel(std::string_view name, cpu::CpuWeight weight) : name_(name), weight_(std::move(weight)) {}
+  PanelKernel(std::string_view name, cpu::CpuWeight weight, std::vector<float> bias)
+      : name_(name), weight_(std::move(weight)), bias_(std::move(bias)) {}
 
   // Second step because the linear points at the weight, which must not move any more.
   Status Bind(DType activation, Mode mode) {
@@ -22,12 +23,14 @@ class PanelKernel final : public Kernel {
   size_t WorkspaceBytes(int64_t rows, int threads) const override { return linear_.workspace_bytes(rows, threads); }
 
   Status Run(const Call& call) const override {
-    return linear_.Run(call.x, {call.rows, call.offsets, call.source}, call.bias, call.y, call.workspace, call.threads);
+    return linear_.Run(call.x, {call.rows, call.offsets, call.source}, bias_.empty() ? nullptr : bias_.data(), call.y, call.workspace,
+                       call.threads);
   }
 
  private:
   std::string_view name_;
   cpu::CpuWeight weight_;
+  std::vector<float> bias_;
   cpu::GroupedLinear linear_;
 };
 
@@ -35,8 +38,9 @@ class PanelKernel final : public Kernel {
 
 cpu::Precision PrecisionOf(Mode mode) { return mode == Mode::kFast ? cpu::Precision::kInt8 : cpu::Precision::kExact; }
 
-Result<std::unique_ptr<Kernel>> MakeCpuKernel(std::string_view name, cpu::CpuWeight weight, DType activation, Mode mode) {
-  auto kernel = std::make_unique<PanelKernel>(name, std::move(weight));
+Result<std::unique_ptr<Kernel>> MakeCpuKernel(std::string_view name, cpu::CpuWeight weight, std::vector<float> bias, DType activation,
+                                              Mode mode) {
+  auto kernel = std::make_unique<PanelKernel>(name, std::move(weight), std::move(bias));
   BILLFISH_RETURN_IF_ERROR(kernel->Bind(activation, mode));
   return std::unique_ptr<Kernel>(std::move(kernel));
 }

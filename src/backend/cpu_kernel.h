@@ -12,6 +12,7 @@ namespace billfish::backend {
 cpu::Precision PrecisionOf(Mode mode);
 
 /// `name` is the kernel's own name for this weight, in static storage.
-Result<std::unique_ptr<Kernel>> MakeCpuKernel(std::string_view name, cpu::CpuWeight weight, DType activation, Mode mode);
+Result<std::unique_ptr<Kernel>> MakeCpuKernel(std::string_view name, cpu::CpuWeight weight, std::vector<float> bias, DType activation,
+                                              Mode mode);
 
 }  // namespace billfish::backend

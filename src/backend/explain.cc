@@ -33,22 +33,23 @@ Status AllRefusals(const Problem& problem, const std::vector<Row>& rows) {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::string_view wanted) {
+Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::vector<float> bias,
+                                           std::string_view wanted) {
   BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
   BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));
   BILLFISH_RETURN_IF_ERROR(CheckName(EnvironmentKernel(), "BILLFISH_KERNEL"));
   std::vector<Row> rows = Judge(problem, ExpectedLayout(problem), wanted, EnvironmentKernel());
   const Row* row = FirstSupported(rows);
   if (row == nullptr) return AllRefusals(problem, rows);
-  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight);
+  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight, std::move(bias));
 
   BILLFISH_ASSIGN_OR_RETURN(cpu::CpuWeight packed, cpu::CpuWeight::Pack(weight, DefaultThreads()));
   // Packing may have found numbers that need a wider form of the scales than the scheme promised.
   rows = Judge(problem, packed.layout(), wanted, EnvironmentKernel());
   row = FirstSupported(rows);
   if (row == nullptr) return AllRefusals(problem, rows);
-  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight);
-  return MakeCpuKernel(row->verdict.kernel, std::move(packed), problem.activation, problem.mode);
+  if (row->cpu == nullptr) return MakeReferenceKernel(row->verdict.kernel, weight, std::move(bias));
+  return MakeCpuKernel(row->verdict.kernel, std::move(packed), std::move(bias), problem.activation, problem.mode);
 }
 
 }  // namespace backend

@@ -6,22 +6,25 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "billfish/backend.h"
+#include "billfish/context.h"
 #include "billfish/weight.h"
 
 namespace billfish::backend {
 
 /// y[r,:] = W[e] . x[source ? source[r] : r, :] + bias[e] for r in [offsets[e], offsets[e+1]). Arguments are checked by the caller.
+/// On a GPU x, y and workspace are device memory, there are no offsets and no source, and the call is ordered on `stream`.
 struct Call {
   ConstTensorView x;                 ///< [*, K], inner stride 1
   int64_t rows = 0;                  ///< rows of y
   std::span<const int32_t> offsets;  ///< E + 1, or empty: all rows belong to the only expert
   const int32_t* source = nullptr;   ///< [rows] or null
-  const float* bias = nullptr;       ///< [E,N] or null
   TensorView y;                      ///< [>= rows, N], inner stride 1
   std::span<std::byte> workspace;    ///< at least WorkspaceBytes(rows, threads)
   int threads = 1;
+  CudaStream stream = nullptr;
 };
 
 class Kernel {
@@ -39,8 +42,9 @@ class Kernel {
 };
 
 /// Chooses the first kernel that supports the problem (see Explain) and makes the weight ready for it. `wanted` is empty, a kernel name
-/// to insist on, or a tier to stay within. The scheme, E, N, K and act_order of `problem` are those of the weight.
-/// Errors: kInvalidArgument (a name that no kernel has), kUnsupported (every refusal, one a line), kOutOfMemory.
-Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::string_view wanted);
+/// to insist on, or a tier to stay within. `bias` is empty or [E,N]. The scheme, E, N, K and act_order of `problem` are those of the
+/// weight. Errors: kInvalidArgument (a name that no kernel has), kUnsupported (every refusal, one a line), kOutOfMemory.
+Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::vector<float> bias,
+                                           std::string_view wanted);
 
 }  // namespace billfish::backend

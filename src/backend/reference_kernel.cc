@@ -11,7 +11,8 @@ namespace {
 
 class ReferenceKernel final : public Kernel {
  public:
-  ReferenceKernel(std::string_view name, const PackedWeight& weight) : name_(name), weight_(weight) {}
+  ReferenceKernel(std::string_view name, const PackedWeight& weight, std::vector<float> bias)
+      : name_(name), weight_(weight), bias_(std::move(bias)) {}
 
   std::string_view name() const override { return name_; }
   size_t bytes() const override { return weight_.bytes(); }
@@ -31,7 +32,7 @@ class ReferenceKernel final : public Kernel {
         if (begin == end) continue;
         for (int64_t n = thread; n < weight_.N(); n += threads) {
           format::DecodeRow(weight_, e, n, w);
-          for (int64_t r = begin; r < end; ++r) Store(call.y, r, n, Dot(w, e, call, r) + Bias(call, e, n));
+          for (int64_t r = begin; r < end; ++r) Store(call.y, r, n, Dot(w, e, call, r) + Bias(e, n));
         }
       }
     });
@@ -54,7 +55,7 @@ class ReferenceKernel final : public Kernel {
     return sum;
   }
 
-  double Bias(const Call& call, int64_t e, int64_t n) const { return call.bias == nullptr ? 0.0 : call.bias[e * weight_.N() + n]; }
+  double Bias(int64_t e, int64_t n) const { return bias_.empty() ? 0.0 : bias_[static_cast<size_t>(e * weight_.N() + n)]; }
 
   static void Store(const TensorView& y, int64_t r, int64_t n, double value) {
     const int64_t i = r * y.stride(0) + n;
@@ -67,12 +68,13 @@ class ReferenceKernel final : public Kernel {
 
   std::string_view name_;
   PackedWeight weight_;
+  std::vector<float> bias_;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> MakeReferenceKernel(std::string_view name, const PackedWeight& weight) {
-  return std::make_unique<ReferenceKernel>(name, weight);
+std::unique_ptr<Kernel> MakeReferenceKernel(std::string_view name, const PackedWeight& weight, std::vector<float> bias) {
+  return std::make_unique<ReferenceKernel>(name, weight, std::move(bias));
 }
 
 }  // namespace billfish::backend

@@ -8,6 +8,6 @@
 namespace billfish::backend {
 
 /// Keeps the plain form of the weight (shares its bytes).
-std::unique_ptr<Kernel> MakeReferenceKernel(std::string_view name, const PackedWeight& weight);
+std::unique_ptr<Kernel> MakeReferenceKernel(std::string_view name, const PackedWeight& weight, std::vector<float> bias);
 
 }  // namespace billfish::backend

@@ -60,11 +60,9 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWe
   if (has_bias) BILLFISH_RETURN_IF_ERROR(CheckBias(options.bias, op, weight));
 
   auto impl = std::make_unique<Impl>();
-  BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, options.kernel));
-  if (has_bias) {
-    impl->bias.resize(static_cast<size_t>(options.bias.num_elements()));
-    for (size_t i = 0; i < impl->bias.size(); ++i) impl->bias[i] = LoadFloat(options.bias, static_cast<int64_t>(i));
-  }
+  std::vector<float> bias(has_bias ? static_cast<size_t>(options.bias.num_elements()) : 0);
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] = LoadFloat(options.bias, static_cast<int64_t>(i));
+  BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, std::move(bias), options.kernel));
   impl->activation = options.activation;
   impl->E = weight.E();
   impl->N = weight.N();
@@ -131,7 +129,6 @@ Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::
   call.x = x;
   call.rows = rows;
   call.source = gather.empty() ? nullptr : gather.data();
-  call.bias = bias.empty() ? nullptr : bias.data();
   call.y = y;
   call.workspace = memory.subspan(head);
   call.threads = threads;

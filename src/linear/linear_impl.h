@@ -12,7 +12,6 @@ namespace billfish {
 
 struct Linear::Impl {
   std::unique_ptr<backend::Kernel> kernel;
-  std::vector<float> bias;  ///< empty or [E,N]
   DType activation = DType::kBF16;
   int64_t E = 0, N = 0, K = 0;
   size_t weight_bytes = 0;

@@ -268,9 +268,9 @@ void Summarise(const Layer& layer, std::vector<ModuleSummary>& modules) {
     return;
   }
   layer.router->Summarise(modules);
-  const auto add = [&](const char* part, const std::string& scheme, const GroupedLinear& grouped) {
-    modules.push_back({layer.experts_name + part, scheme, std::string(grouped.kernel()), grouped.E(), grouped.N(), grouped.K(),
-                       grouped.bytes(), grouped.weight_bytes()});
+  const auto add = [&](const char* part, const std::string& scheme, const MatrixInfo& matrix) {
+    modules.push_back(
+        {layer.experts_name + part, scheme, std::string(matrix.kernel), matrix.E, matrix.N, matrix.K, matrix.bytes, matrix.weight_bytes});
   };
   add(" gate|up", layer.gate_up_scheme, layer.experts->gate_up());
   add(" down", layer.down_scheme, layer.experts->down());

@@ -50,6 +50,10 @@ class Carver {
   size_t used_ = 0;
 };
 
+MatrixInfo InfoOf(const GroupedLinear& linear) {
+  return {linear.kernel(), linear.E(), linear.N(), linear.K(), linear.bytes(), linear.weight_bytes()};
+}
+
 struct Buffers {
   moe::Slots slots;
   std::span<int64_t> chunk_offsets;  ///< [E+1]
@@ -281,14 +285,7 @@ int64_t MoeLayer::E() const { return impl_ == nullptr ? 0 : impl_->E; }
 int64_t MoeLayer::H() const { return impl_ == nullptr ? 0 : impl_->H; }
 int64_t MoeLayer::I() const { return impl_ == nullptr ? 0 : impl_->I; }
 
-const GroupedLinear& MoeLayer::gate_up() const {
-  static const GroupedLinear none;
-  return impl_ == nullptr ? none : impl_->gate_up;
-}
-
-const GroupedLinear& MoeLayer::down() const {
-  static const GroupedLinear none;
-  return impl_ == nullptr ? none : impl_->down;
-}
+MatrixInfo MoeLayer::gate_up() const { return impl_ == nullptr ? MatrixInfo() : InfoOf(impl_->gate_up); }
+MatrixInfo MoeLayer::down() const { return impl_ == nullptr ? MatrixInfo() : InfoOf(impl_->down); }
 
 }  // namespace billfish

@@ -116,13 +116,13 @@ TEST_F(Registry, AKernelInTheVariableHoldsForWeightsOfEveryWidth) {
 
 TEST_F(Registry, AnUnknownNameIsAnErrorThatListsTheNames) {
   const PackedWeight weight = test::RandomWeight(schemes::kMxfp4, 1, 64, 128, 1);
-  const auto by_option = backend::MakeKernel(Small(schemes::kMxfp4), weight, "sse9");
+  const auto by_option = backend::MakeKernel(Small(schemes::kMxfp4), weight, {}, "sse9");
   ASSERT_FALSE(by_option);
   EXPECT_EQ(by_option.error().code(), ErrorCode::kInvalidArgument);
   EXPECT_THAT(std::string(by_option.error().message()), testing::AllOf(HasSubstr("the kernel option asks for kernel \"sse9\""),
                                                                        HasSubstr("scalar"), HasSubstr("w4a32_linear_scalar")));
   setenv("BILLFISH_KERNEL", "sse9", 1);
-  const auto by_variable = backend::MakeKernel(Small(schemes::kMxfp4), weight, "");
+  const auto by_variable = backend::MakeKernel(Small(schemes::kMxfp4), weight, {}, "");
   ASSERT_FALSE(by_variable);
   EXPECT_THAT(std::string(by_variable.error().message()), HasSubstr("BILLFISH_KERNEL asks for kernel \"sse9\""));
   for (const Verdict& verdict : Explain(Small(schemes::kMxfp4))) {
@@ -133,7 +133,7 @@ TEST_F(Registry, AnUnknownNameIsAnErrorThatListsTheNames) {
 
 TEST_F(Registry, AProblemThatNothingSupportsListsEveryRefusal) {
   const PackedWeight weight = test::RandomWeight(schemes::kMxfp4, 1, 64, 128, 1);
-  const auto kernel = backend::MakeKernel(Small(schemes::kMxfp4), weight, "w8a32_linear_scalar");
+  const auto kernel = backend::MakeKernel(Small(schemes::kMxfp4), weight, {}, "w8a32_linear_scalar");
   ASSERT_FALSE(kernel);
   EXPECT_EQ(kernel.error().code(), ErrorCode::kUnsupported);
   const std::string message(kernel.error().message());
@@ -146,16 +146,16 @@ TEST_F(Registry, AProblemThatNothingSupportsListsEveryRefusal) {
 TEST_F(Registry, EveryTierCanBeInsistedOn) {
   const PackedWeight weight = test::RandomWeight(schemes::kMxfp4, 1, 64, 128, 1);
   for (const char* tier : {"reference", "scalar", "avx2", "avx512", "avx512bf16"}) {
-    const auto kernel = backend::MakeKernel(Small(schemes::kMxfp4), weight, tier);
+    const auto kernel = backend::MakeKernel(Small(schemes::kMxfp4), weight, {}, tier);
     EXPECT_TRUE(kernel) << tier;
   }
-  EXPECT_EQ((*backend::MakeKernel(Small(schemes::kMxfp4), weight, "reference"))->name(), "w4a32_linear_reference");
+  EXPECT_EQ((*backend::MakeKernel(Small(schemes::kMxfp4), weight, {}, "reference"))->name(), "w4a32_linear_reference");
 }
 
 TEST_F(Registry, ExplainAgreesWithWhatIsMade) {
   for (std::string_view name : SchemeNames()) {
     Problem problem = Small(*SchemeByName(name));
-    const auto kernel = backend::MakeKernel(problem, test::RandomWeight(problem.scheme, 1, 64, 128, 1), "");
+    const auto kernel = backend::MakeKernel(problem, test::RandomWeight(problem.scheme, 1, 64, 128, 1), {}, "");
     ASSERT_TRUE(kernel);
     EXPECT_EQ((*kernel)->name(), FirstSupported(problem)) << name;
   }

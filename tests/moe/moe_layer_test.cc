@@ -316,8 +316,8 @@ TEST(MoeLayer, InsistingOnAKernelHoldsForBothMatrices) {
   const auto layer =
       MoeLayer::Create(test::RandomWeight(schemes::kMxfp4, 2, 32, 64, 1), test::RandomWeight(schemes::kMxfp4, 2, 64, 16, 2), options);
   ASSERT_TRUE(layer) << layer.status().message();
-  EXPECT_EQ(layer->gate_up().kernel(), "w4a32_linear_scalar");
-  EXPECT_EQ(layer->down().kernel(), "w4a32_linear_scalar");
+  EXPECT_EQ(layer->gate_up().kernel, "w4a32_linear_scalar");
+  EXPECT_EQ(layer->down().kernel, "w4a32_linear_scalar");
 }
 
 }  // namespace
