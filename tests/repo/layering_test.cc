@@ -22,10 +22,11 @@ const std::map<std::string, std::set<std::string>>& AllowedIncludes() {
       {"checkpoint", {"core", "format"}},
       {"reference", {"core", "format"}},
       {"cpu", {"core", "format"}},
-      {"backend", {"core", "format", "reference", "cpu"}},
-      {"linear", {"core", "format", "backend", "reference", "cpu"}},
-      {"moe", {"core", "format", "linear", "backend", "reference", "cpu"}},
-      {"model", {"core", "format", "moe", "linear", "checkpoint", "tokenizer"}},
+      {"cuda", {"core", "format"}},
+      {"backend", {"core", "format", "reference", "cpu", "cuda"}},
+      {"linear", {"core", "format", "backend", "reference", "cpu", "cuda"}},
+      {"moe", {"core", "format", "linear", "backend", "reference", "cpu", "cuda"}},
+      {"model", {"core", "format", "moe", "linear", "cuda", "checkpoint", "tokenizer"}},
       {"cli", {"bench"}},
   };
   return allowed;
