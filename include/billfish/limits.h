@@ -9,7 +9,7 @@ namespace billfish {
 
 /// Operations count 2 per multiply-add.
 struct Limits {
-  double read_bandwidth = 0;  ///< bytes per second, sequential read of 512 MiB on 2 MiB pages, one stream per thread
+  double read_bandwidth = 0;  ///< bytes per second, sequential read of 128 MiB on 2 MiB pages that no cache holds, one stream per thread
   double bf16_dot = 0;        ///< operations per second of vdpbf16ps; the fp32 peak where the processor lacks it
   double int8_dot = 0;        ///< operations per second of vpdpbusd; the fp32 peak where the processor lacks it
   double fp32_fma = 0;        ///< operations per second of fp32 multiply-adds in the widest form
@@ -18,8 +18,8 @@ struct Limits {
 /// Takes about a second. threads >= 1.
 Limits MeasureLimits(int threads);
 
-/// The read bandwidth right now: a single pass over 128 MiB, for use around every timed run, because the bandwidth of a shared machine
-/// changes by the minute. A pass also leaves nothing else in the caches.
+/// The read bandwidth right now: a single pass over 128 of 512 MiB in turn, for use around every timed run, because the bandwidth of a
+/// shared machine changes by the minute. A pass also leaves nothing else in the caches.
 class BandwidthProbe {
  public:
   BandwidthProbe();

@@ -42,10 +42,10 @@ PeakLoop FmaLoop() { return &scalar::FmaLoop; }
 }  // namespace
 
 double MeasureReadBandwidth(int threads) {
-  const Result<ReadProbe> probe = ReadProbe::Create(threads, size_t{512} << 20);
+  Result<ReadProbe> probe = ReadProbe::Create(threads, size_t{128} << 20);
   if (!probe) return 0;
   double best = 0;
-  for (int run = 0; run < kRuns; ++run) best = std::max(best, probe->Measure());
+  for (int run = 0; run < 2 * ReadProbe::kPasses; ++run) best = std::max(best, probe->Measure());
   return best;
 }
 
