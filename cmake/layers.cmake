@@ -102,3 +102,15 @@ function(billfish_commit_header)
   set_property(SOURCE ${PROJECT_SOURCE_DIR}/src/core/version.cc PROPERTY INCLUDE_DIRECTORIES ${PROJECT_BINARY_DIR}/generated)
   set_property(SOURCE ${PROJECT_SOURCE_DIR}/src/core/version.cc PROPERTY COMPILE_DEFINITIONS BILLFISH_VERSION="${PROJECT_VERSION}")
 endfunction()
+
+# Device code travels inside the library as text: it is compiled on the machine that has the GPU.
+function(billfish_embed_kernels)
+  set(output ${PROJECT_BINARY_DIR}/generated/embedded_sources.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/kernels/*.cu ${PROJECT_SOURCE_DIR}/src/cuda/kernels/*.cuh
+       ${PROJECT_SOURCE_DIR}/src/cuda/*.h)
+  set(script ${PROJECT_SOURCE_DIR}/cmake/embed_kernels.cmake)
+  add_custom_command(OUTPUT ${output} DEPENDS ${sources} ${script} VERBATIM
+                     COMMAND ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR} -DOUTPUT=${output} -P ${script}
+                     COMMENT "Embedding the device code")
+  target_sources(billfish_cuda PRIVATE ${output})
+endfunction()
