@@ -1,7 +1,11 @@
 #include "core/parallel.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <csignal>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #if defined(__x86_64__)
@@ -19,7 +23,7 @@ namespace {
 class Pool {
  public:
   static Pool& Get() {
-    static Pool& pool = *new Pool;  // never destroyed: workers may outlive main's statics
+    static Pool& pool = *Create();
     return pool;
   }
 
@@ -65,12 +69,25 @@ class Pool {
     }
   }
 
+  // Never destroyed: workers may outlive main's statics. A forked child has none of its parent's threads, and maybe a mutex that one of
+  // them held: it begins afresh and starts its own workers.
+  static Pool* Create() {
+    static Pool* pool = new Pool;
+    ::pthread_atfork(nullptr, nullptr, [] { new (pool) Pool; });
+    return pool;
+  }
+
   void Grow(int workers) {
+    if (workers_ >= workers) return;
+    sigset_t all, before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // workers inherit it: signals go to the program's own threads
     try {
       for (; workers_ < workers; ++workers_) std::thread([this] { Work(); }).detach();
     } catch (const std::system_error&) {
       // The system grants no more threads: the caller runs what the others leave.
     }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
   void Work();
@@ -118,6 +135,7 @@ void RunOnThreads(int threads, FunctionRef<void(int)> body) {
   }
   for (int thread = 0; thread < threads; ++thread) body(thread);
 }
+
 void ParallelFor(int threads, int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
   const int64_t grains = (count + grain - 1) / grain;
   const int used = static_cast<int>(std::min<int64_t>(threads, grains));

@@ -31,7 +31,8 @@ class FunctionRef<R(Args...)> {
 /// Calls body(thread) for thread = 0 .. threads-1, at most `threads` at a time, and waits for all. threads >= 1.
 /// The caller runs whatever bodies no worker has taken up yet, so bodies must not wait for each other; where the processor is shared
 /// with other programs, a region costs no more than running it alone. A call inside a region, or while another thread's region
-/// occupies the workers, runs its bodies one after the other. Works in a forked child, which has no workers.
+/// occupies the workers, runs its bodies one after the other. Workers take no signals. A forked child starts workers of its own; one
+/// forked inside a body must exec or exit.
 void RunOnThreads(int threads, FunctionRef<void(int)> body);
 
 /// body(begin, end) over [0, count), cut into `threads` contiguous ranges of nearly equal length, each a multiple of `grain`

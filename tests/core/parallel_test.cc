@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -71,17 +72,64 @@ TEST(RunOnThreads, CallersOnDifferentThreadsDoNotDisturbEachOther) {
   EXPECT_EQ(total, 4 * 500 * 6);
 }
 
-TEST(RunOnThreads, WorksInAForkedChild) {
-  RunOnThreads(4, [](int) {});  // the parent has workers, the child will not
+// Runs `check` in a forked child; true if it returned true there. The child is killed after 20 s.
+template <class Check>
+bool HoldsInAForkedChild(Check check) {
   const pid_t child = ::fork();
   if (child == 0) {
-    std::atomic<int> runs{0};
-    RunOnThreads(4, [&](int) { ++runs; });
-    ::_exit(runs == 4 ? 0 : 1);
+    ::alarm(20);
+    ::_exit(check() ? 0 : 1);
   }
   int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  return ::waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+// The number of threads that two bodies ran on; both wait for each other for at most 10 s, so that one thread cannot run both.
+int ThreadsOfTwoMeetingBodies() {
+  std::atomic<int> arrived{0};
+  std::thread::id ids[2];
+  RunOnThreads(2, [&](int thread) {
+    ids[thread] = std::this_thread::get_id();
+    ++arrived;
+    for (int i = 0; arrived < 2 && i < 10'000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  return ids[0] == ids[1] ? 1 : 2;
+}
+
+TEST(RunOnThreads, AForkedChildStartsWorkersOfItsOwn) {
+  ASSERT_EQ(ThreadsOfTwoMeetingBodies(), 2);  // the parent has workers
+  EXPECT_TRUE(HoldsInAForkedChild([] { return ThreadsOfTwoMeetingBodies() == 2; }));
+}
+
+TEST(RunOnThreads, AChildForkedWhileAnotherThreadIsInARegionStartsWorkersOfItsOwn) {
+  std::atomic<bool> inside{false}, leave{false};
+  std::thread other([&] {
+    RunOnThreads(2, [&](int) {
+      inside = true;
+      while (!leave) std::this_thread::yield();
+    });
+  });
+  while (!inside) std::this_thread::yield();
+  EXPECT_TRUE(HoldsInAForkedChild([] { return ThreadsOfTwoMeetingBodies() == 2; }));
+  leave = true;
+  other.join();
+}
+
+TEST(RunOnThreads, WorkersTakeNoSignals) {
+  std::atomic<int> blocked{0}, workers{0};
+  const auto caller = std::this_thread::get_id();
+  for (int round = 0; round < 100 && workers == 0; ++round) {
+    RunOnThreads(4, [&](int) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (std::this_thread::get_id() == caller) return;
+      sigset_t mask;
+      ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+      blocked += sigismember(&mask, SIGUSR1);
+      ++workers;
+    });
+  }
+  EXPECT_GT(workers, 0);
+  EXPECT_EQ(blocked, workers);
 }
 
 TEST(ParallelFor, CutsAtMultiplesOfTheGrain) {
