@@ -1,0 +1,51 @@
+// Copies from global to shared memory that run beside the arithmetic: cp.async, sm_80 and up.
+//
+// A thread's copies since its last CommitCopies form a group; WaitCopies<n> waits until at most n of the thread's groups are under way.
+// Other threads see the bytes after a barrier.
+#pragma once
+
+#include "cuda/tile_layout.h"
+
+namespace billfish::cuda {
+
+/// The 32-bit address that shared-memory instructions take.
+__device__ __forceinline__ uint32_t SharedAddress(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
+
+/// L2 policy of bytes that are read once: first to be evicted, so that activations and partial sums stay.
+__device__ __forceinline__ uint64_t EvictFirst() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+/// 16 bytes, both sides 16-byte aligned, past L1.
+__device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global, uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "l"(policy) : "memory");
+}
+
+__device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+}
+
+/// 16 bytes of which the first `valid` are read, the rest become zero; valid = 0 reads nothing, but `global` must be a mapped address.
+__device__ __forceinline__ void CopyAsync16Zeroed(uint32_t shared, const void* global, int valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid) : "memory");
+}
+
+__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int kGroups>
+__device__ __forceinline__ void WaitCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+/// A 16-byte load for bytes that are read once: not kept in L1, first to be evicted from L2.
+__device__ __forceinline__ uint4 LoadOnce16(const void* global, uint64_t policy) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0,%1,%2,%3}, [%4], %5;"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global), "l"(policy));
+  return v;
+}
+
+}  // namespace billfish::cuda
