@@ -20,6 +20,8 @@ struct Options {
   bool act_order = false;
   std::string mode = "exact";
   std::string activation = "bf16";
+  std::string device = "cpu";
+  int64_t m = 0;
 };
 
 Outcome ExplainProblem(const Options& options, bool json) {
@@ -28,7 +30,9 @@ Outcome ExplainProblem(const Options& options, bool json) {
   Problem problem;
   problem.op = options.experts > 0 ? Op::kGroupedLinear : Op::kLinear;
   problem.scheme = *scheme;
-  problem.activation = options.activation == "f32" ? DType::kF32 : DType::kBF16;
+  problem.activation = ParseActivations(options.activation);
+  problem.device = ParseDevice(options.device);
+  problem.M = options.m;
   problem.mode = options.mode == "fast" ? Mode::kFast : Mode::kExact;
   problem.E = options.experts > 0 ? options.experts : 1;
   problem.N = options.n;
@@ -64,11 +68,13 @@ void AddExplain(Program& program) {
       ->type_name("K");
   verb->add_option("--experts", options->experts, "A grouped matrix with this many experts")->check(CLI::Range(1, 1 << 20))->type_name("E");
   verb->add_option("--activation,--activations", options->activation, "Precision of the activations")
-      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->check(CLI::IsMember({"bf16", "f32", "f16"}))
       ->capture_default_str();
   verb->add_option("--mode", options->mode, "exact, or fast: activations rounded to int8")
       ->check(CLI::IsMember({"exact", "fast"}))
       ->capture_default_str();
+  verb->add_option("--device", options->device, "cpu, cuda or cuda:N")->check(kDeviceName)->capture_default_str();
+  verb->add_option("--m", options->m, "Rows of a call; some GPU kernels take few rows only")->check(CLI::Range(1, 1 << 30))->type_name("M");
   verb->add_flag("--act-order", options->act_order, "The weight's columns are permuted (GPTQ act-order)");
   verb->callback([&program, options] { program.action = [&program, options] { return ExplainProblem(*options, program.json); }; });
 }

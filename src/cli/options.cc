@@ -16,10 +16,27 @@ bool ParseInteger(std::string_view text, int64_t& value) {
 
 }  // namespace
 
+const CLI::Validator kDeviceName(
+    [](const std::string& text) {
+      int64_t index = 0;
+      const bool numbered =
+          text.rfind("cuda:", 0) == 0 && ParseInteger(std::string_view(text).substr(5), index) && index >= 0 && index < 1024;
+      return text == "cpu" || text == "cuda" || numbered ? std::string() : fmt::format("'{}' is no device; give cpu, cuda or cuda:N", text);
+    },
+    "DEVICE");
+
+Device ParseDevice(const std::string& text) {
+  int64_t index = 0;
+  if (text.size() > 5) ParseInteger(std::string_view(text).substr(5), index);
+  return {text == "cpu" ? Device::Kind::kCpu : Device::Kind::kCuda, static_cast<int>(index)};
+}
+
+DType ParseActivations(const std::string& text) { return text == "f32" ? DType::kF32 : text == "f16" ? DType::kF16 : DType::kBF16; }
+
 int ThreadsOr(int threads) { return threads > 0 ? threads : DefaultThreads(); }
 int Execution::Threads() const { return ThreadsOr(threads); }
 Mode Execution::ParsedMode() const { return mode == "fast" ? Mode::kFast : Mode::kExact; }
-DType Execution::Activations() const { return activations == "f32" ? DType::kF32 : DType::kBF16; }
+DType Execution::Activations() const { return ParseActivations(activations); }
 
 void AddExecution(CLI::App* verb, Execution& execution) {
   verb->add_option("-t,--threads", execution.threads, "Threads; default BILLFISH_THREADS or every CPU this process may use")

@@ -12,6 +12,12 @@
 
 namespace billfish::cli {
 
+/// "cpu", "cuda", "cuda:1" -> Device. A CLI11 check; ParseDevice takes what it lets through.
+extern const CLI::Validator kDeviceName;
+Device ParseDevice(const std::string& text);
+/// "bf16", "f16", "f32" -> DType.
+DType ParseActivations(const std::string& text);
+
 /// --threads, --kernel, --mode and --activations.
 struct Execution {
   int threads = 0;  ///< 0 = DefaultThreads()
