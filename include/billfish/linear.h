@@ -41,7 +41,8 @@ class Linear {
   /// Errors: kUnsupported with every kernel's refusal, one a line; kShapeMismatch (bias); kOutOfMemory.
   static Result<Linear> Create(const PackedWeight& weight, const LinearOptions& options);
 
-  /// x: [M,K] of options.activation, rows may be strided; y: [M,N] f32 or bf16, rows may be strided. No aliasing. M >= 0.
+  /// x: [M,K] of options.activation, rows may be strided; y: [M,N] f32, or bf16 (on a GPU options.activation), rows may be strided.
+  /// No aliasing. M >= 0. On a GPU x, y and the workspace are its memory; the call is ordered on ctx.stream and returns at once.
   /// Allocates nothing; the workspace must hold WorkspaceBytes(M). Deterministic, independent of ctx.threads.
   /// Errors: kShapeMismatch, kInvalidArgument (dtype, stride), kOutOfMemory (workspace too small; says how many bytes).
   Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;

@@ -47,8 +47,13 @@ Status CheckBias(const ConstTensorView& bias, Op op, const PackedWeight& weight)
 
 Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWeight& weight, const LinearOptions& options) {
   if (weight.E() == 0) return Status(ErrorCode::kInvalidArgument, "the weight is empty; make one with FromParts, Quantize or LoadWeight");
+  if (op == Op::kGroupedLinear && options.device.kind == Device::Kind::kCuda) {
+    return Status(ErrorCode::kUnsupported,
+                  "a GroupedLinear was asked for on a GPU, where rows are sorted by expert on the device; use a MoeLayer");
+  }
   Problem problem;
   problem.op = op;
+  problem.device = options.device;
   problem.scheme = weight.scheme();
   problem.activation = options.activation;
   problem.mode = options.mode;
@@ -64,6 +69,7 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWe
   for (size_t i = 0; i < bias.size(); ++i) bias[i] = LoadFloat(options.bias, static_cast<int64_t>(i));
   BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, std::move(bias), options.kernel));
   impl->activation = options.activation;
+  impl->device = options.device;
   impl->E = weight.E();
   impl->N = weight.N();
   impl->K = weight.K();
@@ -73,6 +79,7 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWe
 
 size_t Linear::Impl::WorkspaceBytes(int64_t rows) const {
   if (rows <= 0) return 0;
+  if (device.kind == Device::Kind::kCuda) return kernel->WorkspaceBytes(rows, 1);
   return Padded(static_cast<size_t>(E + 1) * sizeof(int32_t)) + kernel->WorkspaceBytes(rows, ScratchThreads());
 }
 
@@ -87,12 +94,14 @@ Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView
     return {ErrorCode::kInvalidArgument, fmt::format("{}: x is {}; it was created for {} activations, convert x or create it anew", layer,
                                                      x.ToString(), DTypeName(activation))};
   }
-  if (y.dtype() != DType::kF32 && y.dtype() != DType::kBF16) {
-    return {ErrorCode::kInvalidArgument, fmt::format("{}: y is {}; give f32 or bf16", layer, y.ToString())};
+  const bool gpu = device.kind == Device::Kind::kCuda;
+  const DType half = gpu ? activation : DType::kBF16;
+  if (y.dtype() != DType::kF32 && y.dtype() != half) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: y is {}; give F32 or {}", layer, y.ToString(), DTypeName(half))};
   }
-  if (x.device().kind != Device::Kind::kCpu || y.device().kind != Device::Kind::kCpu) {
-    return {ErrorCode::kInvalidArgument,
-            fmt::format("{}: x or y lies on another device; this layer runs on the cpu, copy them there", layer)};
+  if (x.device() != device || y.device() != device) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{}: x or y lies on another device; this layer runs on {}, copy them there", layer,
+                                                     gpu ? fmt::format("cuda:{}", device.index) : "the cpu")};
   }
   if ((K > 1 && x.stride(1) != 1) || (x.dim(0) > 1 && x.stride(0) < 0)) {
     return {ErrorCode::kInvalidArgument, fmt::format("{}: x has strides [{}, {}]; numbers of a row must lie side by side and rows forwards",
@@ -110,6 +119,12 @@ Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView
   return OkStatus();
 }
 
+Status Linear::Impl::WorkspaceTooSmall(std::string_view layer, int64_t rows, size_t bytes) const {
+  return {ErrorCode::kOutOfMemory,
+          fmt::format("{}: {} rows need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(rows)) first", layer, rows,
+                      WorkspaceBytes(rows), bytes)};
+}
+
 Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::span<const int64_t> offsets,
                          std::span<const int32_t> gather, const TensorView& y, ExecContext& ctx) const {
   const int64_t rows = y.dim(0);
@@ -117,13 +132,21 @@ Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::
     return {ErrorCode::kInvalidArgument, fmt::format("{}: {} threads were asked for; give at least 1", layer, ctx.threads)};
   }
   std::span<std::byte> memory = ctx.workspace.memory();
+  if (device.kind == Device::Kind::kCuda) {
+    if (kernel->WorkspaceBytes(rows, 1) > memory.size()) return WorkspaceTooSmall(layer, rows, memory.size());
+    backend::Call call;
+    call.x = x;
+    call.rows = rows;
+    call.y = y;
+    call.workspace = memory;
+    call.stream = ctx.stream;
+    return kernel->Run(call);
+  }
   const size_t head = Padded(static_cast<size_t>(E + 1) * sizeof(int32_t));
   int threads = ctx.threads;
   while (threads > 1 && head + kernel->WorkspaceBytes(rows, threads) > memory.size()) --threads;
   if (head + kernel->WorkspaceBytes(rows, threads) > memory.size()) {
-    return {ErrorCode::kOutOfMemory,
-            fmt::format("{}: {} rows need a workspace of {} bytes and it has {}; Reserve(WorkspaceBytes(rows)) first", layer, rows,
-                        WorkspaceBytes(rows), memory.size())};
+    return WorkspaceTooSmall(layer, rows, memory.size());
   }
   backend::Call call;
   call.x = x;

@@ -13,12 +13,13 @@ namespace billfish {
 struct Linear::Impl {
   std::unique_ptr<backend::Kernel> kernel;
   DType activation = DType::kBF16;
+  Device device;
   int64_t E = 0, N = 0, K = 0;
   size_t weight_bytes = 0;
 
   static Result<std::unique_ptr<Impl>> Create(Op op, const PackedWeight& weight, const LinearOptions& options);
 
-  /// Bytes for `rows` rows of y: the kernel's scratch and the offsets in 32 bits.
+  /// Bytes for `rows` rows of y: the kernel's scratch and, on a CPU, the offsets in 32 bits.
   size_t WorkspaceBytes(int64_t rows) const;
 
   /// Everything about x and y except their number of rows.
@@ -27,6 +28,9 @@ struct Linear::Impl {
   /// Arguments are checked but for the workspace. Uses as many of ctx.threads as the workspace has room for, at least one.
   Status Run(std::string_view layer, const ConstTensorView& x, std::span<const int64_t> offsets, std::span<const int32_t> gather,
              const TensorView& y, ExecContext& ctx) const;
+
+ private:
+  Status WorkspaceTooSmall(std::string_view layer, int64_t rows, size_t bytes) const;
 };
 
 }  // namespace billfish

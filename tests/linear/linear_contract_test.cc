@@ -125,7 +125,7 @@ TEST(Linear, RefusesOperandsWithValuesAndAdvice) {
   Numbers wide(test::Gaussian(kM * kK, 2), DType::kF32);
   ExpectRefusal(bench.Forward(wide.View(kM, kK), bench.y.View(kM, kN)), ErrorCode::kInvalidArgument, "created for BF16 activations");
   ExpectRefusal(bench.Forward(bench.x.View(kM, kK), TensorView(bench.y.data(), DType::kF16, {kM, kN})), ErrorCode::kInvalidArgument,
-                "y is f16[3, 40]; give f32 or bf16");
+                "y is f16[3, 40]; give F32 or BF16");
   ExpectRefusal(bench.Forward(bench.x.View(kM, kK), bench.y.View(kM, kN, kN - 1)), ErrorCode::kInvalidArgument, "at least N = 40 apart");
   TensorView columns = bench.x.View(kM, kK);
   columns.set_strides(std::vector<int64_t>{1, 3});
