@@ -8,17 +8,11 @@
 
 namespace billfish::cuda {
 
-__device__ __forceinline__ float Sigmoid(float v) {
-  return 1.0f / (1.0f + expf(-v));
-}
+__device__ __forceinline__ float Sigmoid(float v) { return 1.0f / (1.0f + expf(-v)); }
 
 /// fminf and fmaxf drop a NaN; a clamp must keep it.
-__device__ __forceinline__ float ClampAbove(float v, float limit) {
-  return v > limit ? limit : v;
-}
-__device__ __forceinline__ float ClampBelow(float v, float limit) {
-  return v < limit ? limit : v;
-}
+__device__ __forceinline__ float ClampAbove(float v, float limit) { return v > limit ? limit : v; }
+__device__ __forceinline__ float ClampBelow(float v, float limit) { return v < limit ? limit : v; }
 
 /// Kinds without gate read `gate` alone.
 template <ActivationKind kKind>
