@@ -25,7 +25,7 @@ struct KernelSpec {
   std::string function;                                      ///< its extern "C" __global__ function
   std::vector<std::pair<std::string, std::string>> defines;  ///< in a fixed order; part of the key
   uint32_t shared_bytes = 0;                                 ///< dynamic shared memory that launches may use; not part of the key
-  bool hot = false;                                          ///< spills, ignored setmaxnreg and serialised wgmma are build failures
+  bool hot = false;                                          ///< spills, ignored setmaxnreg and serialised wgmma are mistakes, see CheckHot
 };
 
 /// What NVRTC made of a spec for one target.
@@ -39,6 +39,14 @@ struct CompiledKernel {
 /// Compiles; needs NVRTC but no GPU and no driver. kNotFound (NVRTC missing: says what to install), kUnsupported (NVRTC older than the
 /// target), kCompile (with the compiler's log).
 Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch);
+
+/// For hot specs kCompile, with the compiler's log, if it spilled, ignored a setmaxnreg or serialised wgmma; else ok. The tests hold every
+/// spec to it on the compiler of the release; another NVRTC's worse code still runs.
+Status CheckHot(const KernelSpec& spec, const CompiledKernel& kernel);
+
+class KernelCache;
+/// From the cache on disk, else compiled and put there. Null: no cache.
+Result<CompiledKernel> CachedKernel(const KernelSpec& spec, Arch arch, const KernelCache* cache);
 
 /// The kernel, ready to launch on the device: from this process's table, else from the cache on disk, else compiled. Thread-safe.
 Result<LoadedKernel> LoadKernel(const KernelSpec& spec, const GpuDevice& device);
