@@ -1,0 +1,130 @@
+// Slots sorted by expert and the list of tiles that the grouped kernels work through: one block, stable, no atomics.
+//
+// Each warp takes a contiguous run of slots, 32 at a time in order. Lanes with the same expert find each other; a slot's rank is the
+// number of earlier slots of its run with its expert. The counts of a warp [warps][E] lie in shared memory; a scan over experts, then
+// warps turns them into first rows. What comes out depends on the ids alone.
+//
+// Dynamic shared memory: SortSharedBytes(E, warps) (cuda/moe_args.h).
+#include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/moe_args.h"
+
+namespace {
+using namespace billfish::cuda;
+
+constexpr uint32_t kAll = 0xffffffffu;
+
+// Rows and tiles, scanned together.
+struct Extent {
+  int rows, tiles;
+};
+
+__device__ __forceinline__ Extent WarpInclusive(Extent v, int lane) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int rows = __shfl_up_sync(kAll, v.rows, step), tiles = __shfl_up_sync(kAll, v.tiles, step);
+    if (lane >= step) v.rows += rows, v.tiles += tiles;
+  }
+  return v;
+}
+
+// The expert of a slot on this device, or -1.
+__device__ __forceinline__ int LocalExpert(const SortArgs& args, int slot) {
+  if (slot >= args.slots) return -1;
+  const int e = args.ids[slot] - args.first_expert;
+  return e >= 0 && e < args.E ? e : -1;
+}
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constant__ SortArgs args) {
+  extern __shared__ int shared[];
+  __shared__ Extent warp_sums[32];
+  const int E = args.E, warps = blockDim.x / 32;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int* counts = shared;                // [warps][E], then the rows of an expert before those of a warp
+  int* row_start = shared + warps * E;  // [E + 1]
+  int* tile_start = row_start + E + 1;  // [E + 1]
+
+  AllowDependents();
+  for (int i = threadIdx.x; i < warps * E; i += blockDim.x) counts[i] = 0;
+  __syncthreads();
+  WaitForPredecessor();
+
+  // Ranks within the warp's run. position keeps them until the rows are known.
+  const int batches = (args.slots + 31) / 32, run = (batches + warps - 1) / warps;
+  const int first_slot = warp * run * 32, end_slot = min(args.slots, (warp + 1) * run * 32);
+  int* mine = counts + warp * E;
+  int next = LocalExpert(args, first_slot + lane);
+  for (int base = first_slot; base < end_slot; base += 32) {
+    const int e = next;
+    next = base + 32 < end_slot ? LocalExpert(args, base + 32 + lane) : -1;
+    const uint32_t same = __match_any_sync(kAll, e);
+    const int rank = __popc(same & ((1u << lane) - 1));
+    const int before = e < 0 ? 0 : mine[e];
+    __syncwarp();
+    if (e >= 0 && rank == 0) mine[e] = before + __popc(same);
+    __syncwarp();
+    if (base + lane < end_slot) args.position[base + lane] = e < 0 ? -1 : before + rank;
+  }
+  __syncthreads();
+
+  // Scan over experts.
+  Extent carry{0, 0};
+  for (int base = 0; base < E; base += blockDim.x) {
+    const int e = base + threadIdx.x;
+    int total = 0;
+    if (e < E) {
+      for (int w = 0; w < warps; ++w) {
+        const int count = counts[w * E + e];
+        counts[w * E + e] = total;
+        total += count;
+      }
+    }
+    const Extent own{total, (total + args.tile_rows - 1) / args.tile_rows};
+    const Extent in_warp = WarpInclusive(own, lane);
+    if (lane == 31) warp_sums[warp] = in_warp;
+    __syncthreads();
+    if (warp == 0) {
+      const Extent sums = WarpInclusive(lane < warps ? warp_sums[lane] : Extent{0, 0}, lane);
+      warp_sums[lane] = sums;
+    }
+    __syncthreads();
+    const Extent before = warp == 0 ? Extent{0, 0} : warp_sums[warp - 1];
+    const Extent block = warp_sums[warps - 1];
+    if (e < E) {
+      row_start[e] = carry.rows + before.rows + in_warp.rows - own.rows;
+      tile_start[e] = carry.tiles + before.tiles + in_warp.tiles - own.tiles;
+      args.offsets[e] = row_start[e];
+    }
+    carry.rows += block.rows, carry.tiles += block.tiles;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    row_start[E] = carry.rows, tile_start[E] = carry.tiles;
+    args.offsets[E] = carry.rows;
+    *args.work_count = carry.tiles;
+  }
+  __syncthreads();
+
+  for (int base = first_slot; base < end_slot; base += 32) {
+    const int slot = base + lane;
+    const int e = slot < end_slot ? LocalExpert(args, slot) : -1;
+    if (e < 0) continue;
+    const int row = row_start[e] + mine[e] + args.position[slot];
+    args.position[slot] = row;
+    args.source[row] = slot / args.top_k;
+    args.row_weight[row] = args.weights[slot];
+  }
+  for (int i = threadIdx.x; i < carry.tiles; i += blockDim.x) {
+    int low = 0, high = E - 1;  // the last expert whose first tile is at most i
+    while (low < high) {
+      const int middle = (low + high + 1) / 2;
+      if (tile_start[middle] <= i) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    const int row = row_start[low] + (i - tile_start[low]) * args.tile_rows;
+    args.work[i] = TileWork{low, row, min(args.tile_rows, row_start[low + 1] - row)};
+  }
+}

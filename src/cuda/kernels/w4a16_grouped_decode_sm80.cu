@@ -1,0 +1,356 @@
+// Grouped linear for few rows an expert, weights streamed once: gate|up with its activation, or down.
+//
+//   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
+//   BF_ROWS         rows of a tile at most: 8, 16 or 32
+//   BF_PANELS       panels of 64 packed rows a block works on at a time, 1 or 2: they share the rows of x
+//   BF_STAGES       units that a warp has in its ring          BF_BLOCKS   blocks an SM
+//   BF_ACTIVATION   ActivationKind: 0..5 writes h in 16 bits (gated kinds: rows q and q + 8 of a thread are gate and up of one column),
+//                   -1 writes f32
+//
+// An item is (tile of one expert's rows, BF_PANELS panels). The four warps of a block split the units of an item, unit u to warp u % 4:
+// each warp multiplies whole panels, so that it decodes with no help, and keeps its own ring of units and of the slices of x that belong
+// to them. Nothing in the main loop waits for another warp. At the end of an item the warps add up through shared memory, warp w the
+// 16-row block w of every panel, always in the order of the warps; the rings are already filling with the next item. Blocks stride over
+// the items in a fixed order: the result depends on nothing but the routing.
+#include "cuda/kernels/activation.cuh"
+#include "cuda/kernels/async_copy.cuh"
+#include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/kernels/weight.cuh"
+#include "cuda/moe_args.h"
+
+namespace {
+using namespace billfish::cuda;
+
+constexpr uint32_t kAll = 0xffffffffu;
+constexpr int kWarps = 4;
+constexpr int kRows = BF_ROWS, kPanels = BF_PANELS, kStages = BF_STAGES;
+constexpr int kTiles = kRows / 8;  // n8 tiles
+constexpr ActivationKind kKind = static_cast<ActivationKind>(BF_ACTIVATION);
+
+constexpr int kUnitK = kLayout.unit_k();
+constexpr int kBlocks = kUnitK / kBlockK;
+constexpr int kUnitChunks = kLayout.unit_bytes() / 16;
+constexpr int kRowChunks = kUnitK * 2 / 16;       // 16-byte chunks of a row's slice of x
+constexpr int kRowStep = 32 / kRowChunks;         // rows that a warp copies at a time
+constexpr int kRowCopies = kRows / kRowStep;      // copies of x a lane and unit
+constexpr int kStageBytes = kPanels * kLayout.unit_bytes() + kRows * kUnitK * 2;
+
+// Work of the block: in shared memory where the kernel sorts for itself.
+struct WorkList {
+  const TileWork* work;
+  const int32_t* source;
+  int items;  // tiles * groups of panels
+};
+
+struct DirectWork {
+  TileWork work[kDirectSlots];
+  int32_t source[kDirectSlots];
+  int32_t tiles;
+};
+
+// Sorts at most 32 slots by expert, one a lane; the same order as moe_sort.
+__device__ __forceinline__ void SortDirect(const GroupedDecodeArgs& args, int lane, DirectWork& out) {
+  int e = lane < args.slots ? args.ids[lane] - args.first_expert : -1;
+  if (e < 0 || e >= args.E) e = -1;
+  const uint32_t same = __match_any_sync(kAll, e);
+  const bool leads = e >= 0 && lane == __ffs(static_cast<int>(same)) - 1;
+  const int count = __popc(same), tiles = leads ? (count + kRows - 1) / kRows : 0;
+  int row = __popc(same & ((1u << lane) - 1)), first_row = 0, first_tile = 0, all_tiles = 0;
+  for (int s = 0; s < args.slots; ++s) {
+    const int other = __shfl_sync(kAll, e, s), other_tiles = __shfl_sync(kAll, tiles, s);
+    all_tiles += other_tiles;
+    if (other >= 0 && other < e) ++first_row, first_tile += other_tiles;
+  }
+  row += first_row;
+  if (e >= 0) out.source[row] = args.gather != 0 ? lane / args.top_k : row;
+  for (int i = 0; i < tiles; ++i) out.work[first_tile + i] = TileWork{e, first_row + i * kRows, min(kRows, count - i * kRows)};
+  if (lane == 0) out.tiles = all_tiles;
+  if (blockIdx.x == 0 && args.position != nullptr && lane < args.slots) args.position[lane] = e < 0 ? -1 : row;
+}
+
+// One warp's way through its units: which item and unit it copies next.
+class Copier {
+ public:
+  __device__ Copier(const GroupedDecodeArgs& args, const WorkList& list, uint32_t ring, int warp, int lane)
+      : args_(args), list_(list), ring_(ring), warp_(warp), lane_(lane), policy_(EvictFirst()) {
+    groups_ = (args.panels + kPanels - 1) / kPanels;
+    item_ = warp < args.units ? static_cast<int>(blockIdx.x) : list.items;
+    Enter();
+  }
+
+  __device__ __forceinline__ void CopyWeights() {
+    if (item_ >= list_.items) return;
+    const uint32_t stage = ring_ + stage_ * kStageBytes;
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      const uint8_t* unit = panel_[p] + static_cast<int64_t>(unit_) * kLayout.unit_bytes();
+#pragma unroll
+      for (int i = 0; i < (kUnitChunks + 31) / 32; ++i) {
+        const int chunk = lane_ + 32 * i;
+        if (chunk < kUnitChunks) CopyAsync16(stage + p * kLayout.unit_bytes() + chunk * 16, unit + chunk * 16, policy_);
+      }
+    }
+  }
+
+  // x of the same unit; then the next unit.
+  __device__ __forceinline__ void CopyRows() {
+    if (item_ < list_.items) {
+      const uint32_t stage = ring_ + stage_ * kStageBytes + kPanels * kLayout.unit_bytes();
+      const int chunk = lane_ % kRowChunks, k = unit_ * kUnitK + chunk * 8;
+#pragma unroll
+      for (int i = 0; i < kRowCopies; ++i) {
+        if (row_[i] < 0) continue;
+        const int r = lane_ / kRowChunks + kRowStep * i;
+        const uint32_t to = stage + (r * kRowChunks + (chunk ^ (r & 7))) * 16;
+        const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row_[i] * args_.x_stride + k;
+        if (args_.x_aligned != 0) {
+          const int valid = min(max(args_.K - k, 0), 8) * 2;
+          CopyAsync16Zeroed(to, valid > 0 ? from : args_.x, valid);
+        } else {
+          uint32_t v[4];
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            v[j] = (k + 2 * j < args_.K ? from[2 * j] : 0u) | (k + 2 * j + 1 < args_.K ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
+          }
+          asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+        }
+      }
+      Advance();
+    }
+    CommitCopies();
+  }
+
+  /// Past a unit without its x.
+  __device__ __forceinline__ void Skip() {
+    if (item_ < list_.items) Advance();
+  }
+
+ private:
+  __device__ __forceinline__ void Advance() {
+    stage_ = stage_ + 1 == kStages ? 0 : stage_ + 1;
+    unit_ += kWarps;
+    if (unit_ < args_.units) return;
+    item_ += static_cast<int>(gridDim.x);
+    Enter();
+  }
+
+  __device__ __forceinline__ void Enter() {
+    unit_ = warp_;
+    if (item_ >= list_.items) return;
+    const TileWork work = list_.work[item_ / groups_];
+    const int panel = item_ % groups_ * kPanels;
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      const int64_t panel_bytes = static_cast<int64_t>(args_.units) * kLayout.unit_bytes();
+      panel_[p] = args_.weight + work.expert * args_.expert_bytes + min(panel + p, args_.panels - 1) * panel_bytes;
+    }
+#pragma unroll
+    for (int i = 0; i < kRowCopies; ++i) {
+      const int r = lane_ / kRowChunks + kRowStep * i;
+      row_[i] = -1;
+      if (r < work.rows) row_[i] = list_.source == nullptr ? work.first_row + r : list_.source[work.first_row + r];
+    }
+  }
+
+  const GroupedDecodeArgs& args_;
+  const WorkList& list_;
+  uint32_t ring_;
+  int warp_, lane_;
+  uint64_t policy_;
+  int groups_, item_, unit_ = 0, stage_ = 0;
+  const uint8_t* panel_[kPanels];
+  int row_[kRowCopies];
+};
+
+__device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(address));
+}
+
+// acc += W x^T of one unit for the first kActive n8 tiles.
+template <int kActive>
+__device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, int lane, float (&acc)[kPanels][4][kTiles][4]) {
+  const int q = lane / 4;
+  uint32_t b[kBlocks * kPlanes][kActive][2];
+  const uint32_t rows = SharedAddress(stage) + kPanels * kLayout.unit_bytes();
+#pragma unroll
+  for (int n = 0; n < kActive; ++n) {
+#pragma unroll
+    for (int i = 0; i < kBlocks * kPlanes / 2; ++i) {
+      const int r = n * 8 + lane % 8, chunk = 4 * i + lane / 8;
+      uint32_t v[4];
+      LoadMatrices(rows + (r * kRowChunks + (chunk ^ (r & 7))) * 16, v);
+      b[2 * i][n][0] = v[0], b[2 * i][n][1] = v[1], b[2 * i + 1][n][0] = v[2], b[2 * i + 1][n][1] = v[3];
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < kPanels; ++p) {
+    const uint8_t* unit = stage + p * kLayout.unit_bytes();
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const RowScales scales = LoadRowScales(unit, w, q);
+      float part[kActive][4] = {};
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        uint32_t words[kBlockWords];
+        LoadBlockWords(unit + block * kLayout.block_bytes(), w * 32 + lane, words);
+#pragma unroll
+        for (int plane = 0; plane < kPlanes; ++plane) {
+          uint32_t a[4];
+          DecodePlane(words, scales, block, plane, a);
+#pragma unroll
+          for (int n = 0; n < kActive; ++n) Mma(kScaleOnAccumulator ? part[n] : acc[p][w][n], a, b[block * kPlanes + plane][n]);
+          if constexpr (kScaleOnAccumulator) {
+            const int k = block * kBlockK + plane * 16 + 16;
+            if (k % kLayout.group == 0) {
+              const int group = k / kLayout.group - 1;
+              const float low = AccumulatorScale(scales, 0, group), high = AccumulatorScale(scales, 1, group);
+#pragma unroll
+              for (int n = 0; n < kActive; ++n) {
+                acc[p][w][n][0] += low * part[n][0], acc[p][w][n][1] += low * part[n][1];
+                acc[p][w][n][2] += high * part[n][2], acc[p][w][n][3] += high * part[n][3];
+                part[n][0] = part[n][1] = part[n][2] = part[n][3] = 0;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void StoreColumn(const GroupedDecodeArgs& args, int row, int column, float value) {
+  if (column >= args.N) return;
+  const int64_t i = row * args.out_stride + column;
+  if constexpr (kKind == ActivationKind::kNone) {
+    static_cast<float*>(args.out)[i] = value;
+  } else {
+    static_cast<uint16_t*>(args.out)[i] = static_cast<uint16_t>(PairFromFloats(value, 0.0f) & 0xffffu);
+  }
+}
+
+// Sums of 16-row block `w` of a panel, rows q and q + 8, of token 2 * (lane % 4) + c of n8 tile n.
+__device__ __forceinline__ void Finish(const GroupedDecodeArgs& args, int panel, int w, int lane, int row, float low, float high) {
+  const int q = lane / 4;
+  if constexpr (IsGated(kKind)) {
+    StoreColumn(args, row, panel * 32 + w * 8 + q, Activate<kKind>(low, high, args.activation));
+  } else if constexpr (kKind != ActivationKind::kNone) {
+    StoreColumn(args, row, panel * 64 + w * 16 + q, Activate<kKind>(low, 0.0f, args.activation));
+    StoreColumn(args, row, panel * 64 + w * 16 + 8 + q, Activate<kKind>(high, 0.0f, args.activation));
+  } else {
+    StoreColumn(args, row, panel * 64 + w * 16 + q, low);
+    StoreColumn(args, row, panel * 64 + w * 16 + 8 + q, high);
+  }
+}
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_grouped_decode(const __grid_constant__ GroupedDecodeArgs args) {
+  extern __shared__ uint8_t shared[];
+  __shared__ DirectWork direct;
+  __shared__ float4 parts[kWarps][4][kPanels * kTiles][32];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane / 4;
+
+  if (args.early_weights == 0) {
+    WaitForPredecessor();
+    AllowDependents();
+  }
+  WorkList list{args.work, args.source, 0};
+  const int groups = (args.panels + kPanels - 1) / kPanels;
+  if (args.ids != nullptr) {
+    if (warp == 0) SortDirect(args, lane, direct);
+    __syncthreads();
+    list = WorkList{direct.work, direct.source, direct.tiles * groups};
+  } else {
+    list.items = *args.work_count * groups;
+  }
+
+  uint8_t* ring = shared + warp * kStages * kStageBytes;
+  Copier copier(args, list, SharedAddress(ring), warp, lane);
+  if (args.early_weights != 0) {
+    Copier ahead = copier;
+    for (int s = 0; s < kStages - 1; ++s) {
+      ahead.CopyWeights();
+      ahead.Skip();
+    }
+    WaitForPredecessor();
+    AllowDependents();
+    for (int s = 0; s < kStages - 1; ++s) copier.CopyRows();
+  } else {
+    for (int s = 0; s < kStages - 1; ++s) {
+      copier.CopyWeights();
+      copier.CopyRows();
+    }
+  }
+
+  int stage = 0;
+  for (int item = static_cast<int>(blockIdx.x); item < list.items; item += static_cast<int>(gridDim.x)) {
+    const TileWork work = list.work[item / groups];
+    const int panel = item % groups * kPanels;
+    // The factors and biases of the rows that this warp finishes, asked for long before they are needed.
+    float factor[kPanels][2], bias[kPanels][2];
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      const int64_t row = (static_cast<int64_t>(work.expert) * args.panels + min(panel + p, args.panels - 1)) * kPanelRows + warp * 16 + q;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        factor[p][half] = args.row_scale == nullptr ? 1.0f : __ldg(args.row_scale + row + 8 * half);
+        bias[p][half] = args.bias == nullptr ? 0.0f : __ldg(args.bias + row + 8 * half);
+      }
+    }
+
+    float acc[kPanels][4][kTiles][4] = {};
+    for (int unit = warp; unit < args.units; unit += kWarps) {
+      WaitCopies<kStages - 2>();
+      __syncwarp();
+      copier.CopyWeights();
+      copier.CopyRows();
+      const uint8_t* filled = ring + stage * kStageBytes;
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+      if constexpr (kTiles >= 4) {
+        if (work.rows <= 8) {
+          MultiplyUnit<1>(filled, lane, acc);
+        } else if (work.rows <= 16) {
+          MultiplyUnit<2>(filled, lane, acc);
+        } else {
+          MultiplyUnit<kTiles>(filled, lane, acc);
+        }
+      } else if constexpr (kTiles == 2) {
+        if (work.rows <= 8) {
+          MultiplyUnit<1>(filled, lane, acc);
+        } else {
+          MultiplyUnit<2>(filled, lane, acc);
+        }
+      } else {
+        MultiplyUnit<1>(filled, lane, acc);
+      }
+    }
+
+    __syncthreads();  // the sums of the item before have been read
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+#pragma unroll
+      for (int i = 0; i < kPanels * kTiles; ++i) {
+        const float* v = acc[i / kTiles][w][i % kTiles];
+        if (i % kTiles * 8 < work.rows) parts[warp][w][i][lane] = float4{v[0], v[1], v[2], v[3]};
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kPanels * kTiles; ++i) {
+      const int p = i / kTiles, n = i % kTiles;
+      if (n * 8 >= work.rows || panel + p >= args.panels) continue;
+      float4 sum = parts[0][warp][i][lane];
+#pragma unroll
+      for (int other = 1; other < kWarps; ++other) {
+        const float4 v = parts[other][warp][i][lane];
+        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+      }
+      const int token = n * 8 + lane % 4 * 2, row = work.first_row + token;
+      const float f0 = factor[p][0], f1 = factor[p][1], b0 = bias[p][0], b1 = bias[p][1];
+      if (token < work.rows) Finish(args, panel + p, warp, lane, row, fmaf(f0, sum.x, b0), fmaf(f1, sum.z, b1));
+      if (token + 1 < work.rows) Finish(args, panel + p, warp, lane, row + 1, fmaf(f0, sum.y, b0), fmaf(f1, sum.w, b1));
+    }
+  }
+  WaitCopies<0>();
+}

@@ -1,0 +1,91 @@
+// The arguments of the routing, sorting, grouped decode and combine kernels, each one struct by value. Shared with device code:
+// freestanding.
+#pragma once
+
+#include "cuda/activation_kind.h"
+#include "cuda/linear_tile_args.h"
+#include "cuda/tile_layout.h"
+
+namespace billfish::cuda {
+
+/// In the order of billfish::RouterRule::Score (include/billfish/moe.h).
+enum class RouteScore : int { kSoftmax = 0, kTopKSoftmax = 1, kSigmoid = 2, kSqrtSoftplus = 3 };
+
+/// Groups of experts that the routing kernel compares, one a lane.
+inline constexpr int kMostRouteGroups = 32;
+
+struct RouteArgs {
+  const float* logits = nullptr;        ///< [T][stride]
+  const int32_t* token_ids = nullptr;   ///< [T], hash routing only
+  const float* correction = nullptr;    ///< [E] or null
+  const int32_t* hash_table = nullptr;  ///< [vocab][top_k] or null
+  int32_t* ids = nullptr;               ///< [T][top_k]
+  float* weights = nullptr;             ///< [T][top_k]
+  int64_t stride = 0;
+  int32_t T = 0, E = 0, top_k = 0;
+  int32_t n_group = 1, topk_group = 1;
+  int32_t vocab = 0;
+  RouteScore score = RouteScore::kSoftmax;
+  int32_t renormalize = 0;
+  float routed_scaling = 1;
+};
+
+/// Slots [T][top_k] sorted by expert, in slot order within an expert. Ids outside [first_expert, first_expert + E) have no place.
+struct SortArgs {
+  const int32_t* ids = nullptr;    ///< [slots]
+  const float* weights = nullptr;  ///< [slots]
+  int32_t* offsets = nullptr;      ///< [E + 1] rows of expert e are offsets[e] .. offsets[e + 1]
+  int32_t* source = nullptr;       ///< [slots] token of each sorted row
+  int32_t* position = nullptr;     ///< [slots] sorted row of each slot, or -1
+  float* row_weight = nullptr;     ///< [slots] weight of each sorted row
+  TileWork* work = nullptr;        ///< [MostTiles] by expert, then row
+  int32_t* work_count = nullptr;
+  int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
+  int32_t tile_rows = 1;  ///< most rows of a TileWork
+};
+
+/// Entries of SortArgs::work at most.
+BILLFISH_HD constexpr int64_t MostTiles(int64_t slots, int64_t E, int64_t tile_rows) { return (slots < E ? slots : E) + slots / tile_rows; }
+
+/// Slots that a grouped decode kernel sorts by itself, in every block, instead of reading what the sort wrote.
+inline constexpr int kDirectSlots = 32;
+
+/// Grouped linear for few rows an expert: out[r] = act(W[e] x[source[r]] + bias[e]) for the sorted rows r of each expert e.
+struct GroupedDecodeArgs {
+  const uint8_t* weight = nullptr;   ///< units in the layout of the kernel
+  const float* row_scale = nullptr;  ///< [E][panels * 64], may be null
+  const float* bias = nullptr;       ///< [E][panels * 64] in packed row order, may be null
+  const void* x = nullptr;           ///< [rows of x][x_stride], 16-bit
+  void* out = nullptr;               ///< [sorted rows][out_stride]: f32, or 16-bit where an activation is fused
+  int64_t x_stride = 0, out_stride = 0;
+  int64_t expert_bytes = 0;  ///< from one expert's units to the next
+  int32_t N = 0, K = 0;      ///< N: columns of out
+  int32_t panels = 0, units = 0;
+  int32_t x_aligned = 1;  ///< x and its rows start at multiples of 16 bytes
+  // Work: the list of the sort, or, with ids, at most kDirectSlots slots that the kernel sorts itself.
+  const TileWork* work = nullptr;
+  const int32_t* work_count = nullptr;
+  const int32_t* source = nullptr;  ///< row of x for a sorted row; null: the sorted row itself
+  const int32_t* ids = nullptr;     ///< [slots] or null
+  int32_t* position = nullptr;      ///< with ids: where block 0 stores the sorted row of each slot; may be null
+  int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
+  int32_t gather = 0;         ///< with ids: x has a row a token (1) or a row a sorted row (0)
+  int32_t early_weights = 0;  ///< everything but x was written before the previous kernel began: read weights ahead of its end
+  ActivationParameters activation;
+};
+
+/// Dynamic shared memory of the sort: counts by warp, first rows and first tiles.
+BILLFISH_HD constexpr int64_t SortSharedBytes(int64_t E, int64_t warps) { return (warps * E + 2 * (E + 1)) * 4; }
+
+/// y[t] = (addend[t]) + sum over j of weights[t][j] * rows[position[t][j]], in order of j, fp32.
+struct CombineArgs {
+  const void* rows = nullptr;         ///< [slots][H]
+  const int32_t* position = nullptr;  ///< [T][top_k], -1 adds nothing
+  const float* weights = nullptr;     ///< [T][top_k]; null: all 1
+  const void* addend = nullptr;       ///< [T][y_stride] of y's type, or null
+  void* y = nullptr;                  ///< [T][y_stride]
+  int64_t y_stride = 0;
+  int32_t T = 0, H = 0, top_k = 0;
+};
+
+}  // namespace billfish::cuda
