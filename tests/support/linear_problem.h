@@ -84,7 +84,7 @@ inline std::vector<std::string> SupportedKernels(const Problem& problem) {
 }
 
 inline Problem ProblemOf(Op op, const PackedWeight& weight, DType activation, Mode mode = Mode::kExact) {
-  return {op, weight.scheme(), activation, mode, Device{}, weight.E(), weight.N(), weight.K(), !weight.parts().perm.empty()};
+  return {op, weight.scheme(), activation, mode, Device{}, weight.E(), weight.N(), weight.K(), 0, !weight.parts().perm.empty()};
 }
 
 }  // namespace billfish::test
