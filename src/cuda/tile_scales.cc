@@ -1,0 +1,153 @@
+#include "cuda/tile_scales.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "core/float_formats.h"
+#include "format/row_decoder.h"
+#include "format/scale_codec.h"
+
+namespace billfish::cuda {
+namespace {
+
+constexpr uint8_t kSigns = 0x88;  // of the two nibbles of a byte
+/// E8M0: the packed code of a row's largest scale, and the smallest with which value * 2^(b - 253) >= 0.5 * 2^(b - 253) is a normal bf16.
+constexpr int kLargestCode = 253;
+constexpr int kSmallestCode = 128;
+
+int64_t FirstScale(const PackedWeight& weight, int64_t e, int64_t row) {
+  const int64_t group_rows = weight.scheme().group_rows;
+  return (e * weight.scale_rows() + (group_rows == 0 ? 0 : row / group_rows)) * weight.groups();
+}
+
+int64_t GroupColumns(const PackedWeight& weight) { return weight.groups() == 1 ? weight.K() : weight.scheme().group; }
+
+float RowScaleOf(const PackedWeight& weight, int64_t e, int64_t row) {
+  return weight.scheme().row_scale ? weight.parts().row_scale[static_cast<size_t>(e * weight.N() + row)] : 1.0f;
+}
+
+std::span<const uint8_t> CodesE8M0(const PackedWeight& weight, int64_t e, int64_t row) {
+  return {weight.parts().scales.as<uint8_t>() + FirstScale(weight, e, row), static_cast<size_t>(weight.groups())};
+}
+
+bool GroupIsZero(const PackedWeight& weight, int64_t e, int64_t row, int64_t group) {
+  const std::byte* codes = weight.parts().codes.data() + (e * weight.N() + row) * weight.row_bytes();
+  const int64_t columns = GroupColumns(weight), end = std::min(weight.K(), (group + 1) * columns);
+  for (int64_t k = group * columns; k < end; ++k) {
+    if ((format::LoadCode(CodeBook::kE2M1, codes, k) & 7u) != 0) return false;
+  }
+  return true;
+}
+
+// Whether a row can be rebased: every factor that matters stays in range, and the row scale takes the power of two without rounding.
+bool CanRebase(const PackedWeight& weight, int64_t e, int64_t row) {
+  const auto codes = CodesE8M0(weight, e, row);
+  const auto [low, high] = std::minmax_element(codes.begin(), codes.end());
+  const int base = *high;
+  const float row_scale = RowScaleOf(weight, e, row);
+  const float rebased = std::ldexp(row_scale, base - 127);
+  if (weight.scheme().row_scale && !(std::isfinite(rebased) && std::ldexp(rebased, 127 - base) == row_scale)) return false;
+  if (*low + kLargestCode - base >= kSmallestCode) return true;
+  for (size_t g = 0; g < codes.size(); ++g) {
+    if (codes[g] + kLargestCode - base < kSmallestCode && !GroupIsZero(weight, e, row, static_cast<int64_t>(g))) return false;
+  }
+  return true;
+}
+
+// E4M3 magnitude 1..0x7e as 5 exponent bits, 3 fraction bits: 2^(E - 9) (1 + M / 8).
+uint8_t E5M3(uint8_t magnitude) {
+  if (magnitude >= 8) return static_cast<uint8_t>(magnitude + (2 << 3));
+  const int exponent = std::bit_width(magnitude) - 1;
+  return static_cast<uint8_t>(exponent << 3 | ((magnitude << (3 - exponent)) & 7));
+}
+
+}  // namespace
+
+Result<ScaleNeeds> NeedsOf(const PackedWeight& weight, const TileLayout& layout) {
+  ScaleNeeds needs;
+  const bool whole_row = weight.scheme().has_scale() && layout.scale == TileScale::kNone;
+  needs.row_scale = whole_row || weight.scheme().row_scale || layout.scale == TileScale::kE4M3;
+  if (layout.scale == TileScale::kE8M0) {
+    for (int64_t i = 0; i < weight.E() * weight.N() && !needs.wide; ++i) needs.wide = !CanRebase(weight, i / weight.N(), i % weight.N());
+    if (!needs.wide) needs.row_scale = true;
+  }
+  if (layout.scale == TileScale::kE4M3 && weight.scheme().row_scale) {
+    for (size_t i = 0; i < weight.parts().row_scale.size(); ++i) {
+      const float scale = weight.parts().row_scale[i];
+      if (std::isfinite(scale) && !std::isfinite(std::ldexp(scale, kE4M3Rebase))) {
+        return Status(ErrorCode::kUnsupported,
+                      fmt::format("row {} of the weight has the row scale {}; a GPU kernel multiplies it by 512 and "
+                                  "needs it below 2^119: divide the scale by a power of two and undo it after the "
+                                  "layer",
+                                  i, scale));
+      }
+    }
+  }
+  return needs;
+}
+
+RowScaleWriter::RowScaleWriter(const PackedWeight& weight, const TileLayout& layout, int64_t e, int64_t row)
+    : weight_(weight), layout_(layout), padding_(row < 0) {
+  if (padding_ || !weight.scheme().has_scale()) return;
+  group_ = GroupColumns(weight);
+  first_ = FirstScale(weight, e, row);
+  row_scale_ = RowScaleOf(weight, e, row);
+  if (layout.scale == TileScale::kNone) {
+    row_scale_ = format::LoadScale(weight.scheme().scale, weight.parts().scales.data(), first_);
+  } else if (layout.scale == TileScale::kE8M0 && !layout.wide_scales) {
+    const auto codes = CodesE8M0(weight, e, row);
+    base_ = *std::max_element(codes.begin(), codes.end());
+    row_scale_ = std::ldexp(row_scale_, base_ - 127);
+  } else if (layout.scale == TileScale::kE4M3) {
+    row_scale_ = std::ldexp(row_scale_, kE4M3Rebase);
+  }
+}
+
+CodeChange RowScaleWriter::Write(int64_t k, std::byte* out) const {
+  const bool padding = padding_ || k >= weight_.K();
+  const DType dtype = weight_.scheme().scale;
+  const std::byte* scales = weight_.parts().scales.data();
+  switch (layout_.scale) {
+    case TileScale::kNone:
+      return {};
+    case TileScale::kE8M0: {
+      int code = padding ? 127 : static_cast<int>(scales[GroupAt(k)]);
+      if (!layout_.wide_scales) code = padding ? kLargestCode : std::max(code + kLargestCode - base_, kSmallestCode);
+      out[0] = static_cast<std::byte>(code);
+      return {};
+    }
+    case TileScale::kE4M3: {
+      const auto code = padding ? uint8_t{0x38} : static_cast<uint8_t>(scales[GroupAt(k)]);
+      const auto magnitude = static_cast<uint8_t>(code & 0x7f);
+      out[0] = static_cast<std::byte>(magnitude == 0 ? uint8_t{0} : E5M3(magnitude));
+      // A negative scale negates the codes; a zero leaves them their signs, so that even -0 stays what it was.
+      return {magnitude == 0 ? kSigns : uint8_t{0xff}, code >= 0x80 ? kSigns : uint8_t{0}};
+    }
+    case TileScale::kBF16:
+    case TileScale::kF16: {
+      if (!padding && dtype != DType::kF8E8M0 && dtype != DType::kF8E4M3) {
+        std::memcpy(out, scales + GroupAt(k) * 2, 2);
+        return {};
+      }
+      const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
+      const uint16_t bits = layout_.scale == TileScale::kBF16 ? BF16FromF32(value) : F16FromF32(value);
+      std::memcpy(out, &bits, sizeof bits);
+      return {};
+    }
+    case TileScale::kF32:
+      break;
+  }
+  const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
+  std::memcpy(out, &value, sizeof value);
+  return {};
+}
+
+uint8_t RowScaleWriter::Zero(int64_t k) const {
+  return padding_ || k >= weight_.K() ? uint8_t{0} : static_cast<uint8_t>(weight_.parts().zeros.data()[GroupAt(k)]);
+}
+
+}  // namespace billfish::cuda
