@@ -8,6 +8,7 @@
 
 #include "billfish/backend.h"
 #include "billfish/context.h"
+#include "billfish/panel_store.h"
 #include "billfish/tensor.h"
 #include "billfish/weight.h"
 
@@ -19,11 +20,13 @@ struct LinearOptions {
   Device device;         ///< where the weight lies and Forward runs
   std::string kernel;    ///< a kernel name to insist on, or a tier to stay within; empty = the first that supports the problem
   ConstTensorView bias;  ///< optional: [N] (Linear) or [E,N] (GroupedLinear); f32, f16 or bf16; copied
+  PanelEntry panels;     ///< optional: where the packed weight is kept between runs; ignored on a GPU
 };
 
 /// What a layer holds of one matrix or stack of matrices.
 struct MatrixInfo {
   std::string_view kernel;
+  QuantScheme scheme;
   int64_t E = 0, N = 0, K = 0;
   size_t bytes = 0;         ///< packed, in memory
   size_t weight_bytes = 0;  ///< as stored, without padding: what one use of every expert must read at least
@@ -39,7 +42,11 @@ class Linear {
 
   /// Picks the kernel and packs the weight for it once; `weight` may be dropped afterwards.
   /// Errors: kUnsupported with every kernel's refusal, one a line; kShapeMismatch (bias); kOutOfMemory.
+  /// Keeps the packed weight in options.panels where that is given.
   static Result<Linear> Create(const PackedWeight& weight, const LinearOptions& options);
+  /// From what an earlier Create kept in options.panels, without the weight. kNotFound if there is nothing that can be used; then Create
+  /// it. Otherwise fails as Create does. The results of both are equal, bit for bit.
+  static Result<Linear> Map(const LinearOptions& options);
 
   /// x: [M,K] of options.activation, rows may be strided; y: [M,N] f32, or bf16 (on a GPU options.activation), rows may be strided.
   /// No aliasing. M >= 0. On a GPU x, y and the workspace are its memory; the call is ordered on ctx.stream and returns at once.
@@ -51,6 +58,7 @@ class Linear {
   size_t WorkspaceBytes(int64_t M) const;
   int64_t N() const;
   int64_t K() const;
+  const QuantScheme& scheme() const;
   std::string_view kernel() const;  ///< its name
   size_t bytes() const;             ///< packed weight in memory
   /// Bytes one forward must read at least: the stored weight without padding. For roofline figures.
@@ -73,6 +81,8 @@ class GroupedLinear {
   GroupedLinear& operator=(GroupedLinear&&) noexcept;
 
   static Result<GroupedLinear> Create(const PackedWeight& weight, const LinearOptions& options);
+  /// As Linear::Map.
+  static Result<GroupedLinear> Map(const LinearOptions& options);
 
   /// x: [T,K]; offsets: E+1 ascending, offsets[0] = 0, offsets[E] = rows of y; gather: empty or one index 0..T-1 per row of y.
   /// An expert without rows is never read. Otherwise as Linear::Forward, with WorkspaceBytes(rows, T).
@@ -83,6 +93,7 @@ class GroupedLinear {
   int64_t E() const;
   int64_t N() const;
   int64_t K() const;
+  const QuantScheme& scheme() const;
   std::string_view kernel() const;
   size_t bytes() const;
   size_t weight_bytes() const;

@@ -20,6 +20,7 @@ class PanelKernel final : public Kernel {
 
   std::string_view name() const override { return name_; }
   size_t bytes() const override { return weight_.bytes(); }
+  const cpu::CpuWeight* panels() const override { return &weight_; }
   size_t WorkspaceBytes(int64_t rows, int threads) const override { return linear_.workspace_bytes(rows, threads); }
 
   Status Run(const Call& call) const override {

@@ -52,6 +52,18 @@ Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedW
   return MakeCpuKernel(row->verdict.kernel, std::move(packed), std::move(bias), problem.activation, problem.mode);
 }
 
+Result<std::unique_ptr<Kernel>> MakeKernelFromPanels(const Problem& problem, cpu::CpuWeight panels, std::vector<float> bias,
+                                                     std::string_view wanted) {
+  BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
+  BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));
+  BILLFISH_RETURN_IF_ERROR(CheckName(EnvironmentKernel(), "BILLFISH_KERNEL"));
+  const std::vector<Row> rows = Judge(problem, panels.layout(), wanted, EnvironmentKernel());
+  const Row* row = FirstSupported(rows);
+  if (row == nullptr) return AllRefusals(problem, rows);
+  if (row->cpu == nullptr) return Status(ErrorCode::kNotFound, fmt::format("{} does not read panels", row->verdict.kernel));
+  return MakeCpuKernel(row->verdict.kernel, std::move(panels), std::move(bias), problem.activation, problem.mode);
+}
+
 }  // namespace backend
 
 std::vector<Verdict> Explain(const Problem& problem) {

@@ -12,6 +12,10 @@
 #include "billfish/context.h"
 #include "billfish/weight.h"
 
+namespace billfish::cpu {
+class CpuWeight;
+}
+
 namespace billfish::backend {
 
 /// y[r,:] = W[e] . x[source ? source[r] : r, :] + bias[e] for r in [offsets[e], offsets[e+1]). Arguments are checked by the caller.
@@ -39,6 +43,8 @@ class Kernel {
   virtual Status Run(const Call& call) const = 0;
   virtual size_t WorkspaceBytes(int64_t rows, int threads) const = 0;
   virtual size_t bytes() const = 0;  ///< of the weight as this kernel holds it
+  /// The weight where it has the form that a PanelStore keeps, else null.
+  virtual const cpu::CpuWeight* panels() const { return nullptr; }
 };
 
 /// Chooses the first kernel that supports the problem (see Explain) and makes the weight ready for it. `wanted` is empty, a kernel name
@@ -46,5 +52,10 @@ class Kernel {
 /// weight. Errors: kInvalidArgument (a name that no kernel has), kUnsupported (every refusal, one a line), kOutOfMemory.
 Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::vector<float> bias,
                                            std::string_view wanted);
+
+/// The same with panels made earlier from the weight that `problem` describes. kNotFound if the choice falls on a kernel that does not
+/// read panels.
+Result<std::unique_ptr<Kernel>> MakeKernelFromPanels(const Problem& problem, cpu::CpuWeight panels, std::vector<float> bias,
+                                                     std::string_view wanted);
 
 }  // namespace billfish::backend

@@ -10,6 +10,7 @@ namespace billfish {
 namespace {
 
 constexpr std::string_view kLayer = "GroupedLinear";
+constexpr QuantScheme kNoScheme;
 
 Status CheckOffsets(std::span<const int64_t> offsets, int64_t E, int64_t rows) {
   if (static_cast<int64_t>(offsets.size()) != E + 1) {
@@ -57,6 +58,12 @@ Result<GroupedLinear> GroupedLinear::Create(const PackedWeight& weight, const Li
   return linear;
 }
 
+Result<GroupedLinear> GroupedLinear::Map(const LinearOptions& options) {
+  GroupedLinear linear;
+  BILLFISH_ASSIGN_OR_RETURN(linear.impl_, Linear::Impl::Map(Op::kGroupedLinear, options));
+  return linear;
+}
+
 Status GroupedLinear::Forward(ConstTensorView x, std::span<const int64_t> offsets, std::span<const int32_t> gather, TensorView y,
                               ExecContext& ctx) const {
   if (impl_ == nullptr) return {ErrorCode::kInvalidArgument, "GroupedLinear: it holds no weight; make it with GroupedLinear::Create"};
@@ -76,6 +83,7 @@ size_t GroupedLinear::WorkspaceBytes(int64_t rows, int64_t) const { return impl_
 int64_t GroupedLinear::E() const { return impl_ == nullptr ? 0 : impl_->E; }
 int64_t GroupedLinear::N() const { return impl_ == nullptr ? 0 : impl_->N; }
 int64_t GroupedLinear::K() const { return impl_ == nullptr ? 0 : impl_->K; }
+const QuantScheme& GroupedLinear::scheme() const { return impl_ == nullptr ? kNoScheme : impl_->scheme; }
 std::string_view GroupedLinear::kernel() const { return impl_ == nullptr ? std::string_view() : impl_->kernel->name(); }
 size_t GroupedLinear::bytes() const { return impl_ == nullptr ? 0 : impl_->kernel->bytes(); }
 size_t GroupedLinear::weight_bytes() const { return impl_ == nullptr ? 0 : impl_->weight_bytes; }

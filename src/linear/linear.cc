@@ -9,6 +9,7 @@ namespace billfish {
 namespace {
 
 constexpr std::string_view kLayer = "Linear";
+constexpr QuantScheme kNoScheme;
 
 }  // namespace
 
@@ -20,6 +21,12 @@ Linear& Linear::operator=(Linear&&) noexcept = default;
 Result<Linear> Linear::Create(const PackedWeight& weight, const LinearOptions& options) {
   Linear linear;
   BILLFISH_ASSIGN_OR_RETURN(linear.impl_, Impl::Create(Op::kLinear, weight, options));
+  return linear;
+}
+
+Result<Linear> Linear::Map(const LinearOptions& options) {
+  Linear linear;
+  BILLFISH_ASSIGN_OR_RETURN(linear.impl_, Impl::Map(Op::kLinear, options));
   return linear;
 }
 
@@ -37,6 +44,7 @@ Status Linear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const 
 size_t Linear::WorkspaceBytes(int64_t M) const { return impl_ == nullptr ? 0 : impl_->WorkspaceBytes(M); }
 int64_t Linear::N() const { return impl_ == nullptr ? 0 : impl_->N; }
 int64_t Linear::K() const { return impl_ == nullptr ? 0 : impl_->K; }
+const QuantScheme& Linear::scheme() const { return impl_ == nullptr ? kNoScheme : impl_->scheme; }
 std::string_view Linear::kernel() const { return impl_ == nullptr ? std::string_view() : impl_->kernel->name(); }
 size_t Linear::bytes() const { return impl_ == nullptr ? 0 : impl_->kernel->bytes(); }
 size_t Linear::weight_bytes() const { return impl_ == nullptr ? 0 : impl_->weight_bytes; }

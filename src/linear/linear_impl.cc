@@ -6,6 +6,7 @@
 #include <cstring>
 #include <thread>
 
+#include "backend/panel_store.h"
 #include "core/float_formats.h"
 #include "core/status_macros.h"
 
@@ -29,13 +30,13 @@ float LoadFloat(const ConstTensorView& view, int64_t i) {
   return view.dtype() == DType::kBF16 ? F32FromBF16(bits) : F32FromF16(bits);
 }
 
-Status CheckBias(const ConstTensorView& bias, Op op, const PackedWeight& weight) {
-  const bool right = op == Op::kLinear ? bias.rank() == 1 && bias.dim(0) == weight.N()
-                                       : bias.rank() == 2 && bias.dim(0) == weight.E() && bias.dim(1) == weight.N();
+Status CheckBias(const ConstTensorView& bias, Op op, const Problem& weight) {
+  const bool right = op == Op::kLinear ? bias.rank() == 1 && bias.dim(0) == weight.N
+                                       : bias.rank() == 2 && bias.dim(0) == weight.E && bias.dim(1) == weight.N;
   if (!right || !bias.is_contiguous()) {
-    const std::string shape = op == Op::kLinear ? fmt::format("[{}]", weight.N()) : fmt::format("[{}, {}]", weight.E(), weight.N());
-    return {ErrorCode::kShapeMismatch, fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E(), weight.N(),
-                                                   weight.K(), bias.ToString(), shape)};
+    const std::string shape = op == Op::kLinear ? fmt::format("[{}]", weight.N) : fmt::format("[{}, {}]", weight.E, weight.N);
+    return {ErrorCode::kShapeMismatch, fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E, weight.N,
+                                                   weight.K, bias.ToString(), shape)};
   }
   if (bias.dtype() != DType::kF32 && bias.dtype() != DType::kF16 && bias.dtype() != DType::kBF16) {
     return {ErrorCode::kInvalidArgument, fmt::format("the bias is {}; give f32, f16 or bf16 numbers", bias.ToString())};
@@ -43,7 +44,28 @@ Status CheckBias(const ConstTensorView& bias, Op op, const PackedWeight& weight)
   return OkStatus();
 }
 
+// The bias as fp32, empty where there is none.
+Result<std::vector<float>> ReadBias(const ConstTensorView& bias, Op op, const Problem& problem) {
+  if (bias.data() == nullptr) return std::vector<float>();
+  BILLFISH_RETURN_IF_ERROR(CheckBias(bias, op, problem));
+  std::vector<float> values(static_cast<size_t>(bias.num_elements()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = LoadFloat(bias, static_cast<int64_t>(i));
+  return values;
+}
+
 }  // namespace
+
+std::unique_ptr<Linear::Impl> Linear::Impl::For(const Problem& problem, size_t weight_bytes) {
+  auto impl = std::make_unique<Impl>();
+  impl->activation = problem.activation;
+  impl->device = problem.device;
+  impl->E = problem.E;
+  impl->N = problem.N;
+  impl->K = problem.K;
+  impl->weight_bytes = weight_bytes;
+  impl->scheme = problem.scheme;
+  return impl;
+}
 
 Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWeight& weight, const LinearOptions& options) {
   if (weight.E() == 0) return Status(ErrorCode::kInvalidArgument, "the weight is empty; make one with FromParts, Quantize or LoadWeight");
@@ -61,19 +83,35 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWe
   problem.N = weight.N();
   problem.K = weight.K();
   problem.act_order = !weight.parts().perm.empty();
-  const bool has_bias = options.bias.data() != nullptr;
-  if (has_bias) BILLFISH_RETURN_IF_ERROR(CheckBias(options.bias, op, weight));
-
-  auto impl = std::make_unique<Impl>();
-  std::vector<float> bias(has_bias ? static_cast<size_t>(options.bias.num_elements()) : 0);
-  for (size_t i = 0; i < bias.size(); ++i) bias[i] = LoadFloat(options.bias, static_cast<int64_t>(i));
+  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, ReadBias(options.bias, op, problem));
+  std::unique_ptr<Impl> impl = For(problem, weight.bytes());
   BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, std::move(bias), options.kernel));
-  impl->activation = options.activation;
-  impl->device = options.device;
-  impl->E = weight.E();
-  impl->N = weight.N();
-  impl->K = weight.K();
-  impl->weight_bytes = weight.bytes();
+  if (const cpu::CpuWeight* panels = impl->kernel->panels(); panels != nullptr && options.panels.store != nullptr) {
+    backend::KeepPanels(options.panels, {problem.scheme, problem.act_order, weight.bytes()}, *panels, DefaultThreads());
+  }
+  return impl;
+}
+
+Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Map(Op op, const LinearOptions& options) {
+  std::optional<backend::StoredPanels> stored;
+  if (options.device.kind == Device::Kind::kCpu) stored = backend::FindPanels(options.panels, DefaultThreads());
+  if (!stored)
+    return Status(ErrorCode::kNotFound, "no packed form of " + options.panels.name + " is kept; create the layer from its weight");
+  const size_t bytes = stored->weight.bytes();
+  Problem problem;
+  problem.op = op;
+  problem.scheme = stored->facts.scheme;
+  problem.activation = options.activation;
+  problem.mode = options.mode;
+  problem.E = stored->weight.E();
+  problem.N = stored->weight.N();
+  problem.K = stored->weight.K();
+  problem.act_order = stored->facts.act_order;
+  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, ReadBias(options.bias, op, problem));
+  std::unique_ptr<Impl> impl = For(problem, stored->facts.weight_bytes);
+  BILLFISH_ASSIGN_OR_RETURN(impl->kernel,
+                            backend::MakeKernelFromPanels(problem, std::move(stored->weight), std::move(bias), options.kernel));
+  backend::CountMapped(options.panels, bytes);
   return impl;
 }
 

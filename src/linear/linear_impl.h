@@ -16,8 +16,12 @@ struct Linear::Impl {
   Device device;
   int64_t E = 0, N = 0, K = 0;
   size_t weight_bytes = 0;
+  QuantScheme scheme;
 
+  /// All but the kernel.
+  static std::unique_ptr<Impl> For(const Problem& problem, size_t weight_bytes);
   static Result<std::unique_ptr<Impl>> Create(Op op, const PackedWeight& weight, const LinearOptions& options);
+  static Result<std::unique_ptr<Impl>> Map(Op op, const LinearOptions& options);
 
   /// Bytes for `rows` rows of y: the kernel's scratch and, on a CPU, the offsets in 32 bits.
   size_t WorkspaceBytes(int64_t rows) const;
