@@ -46,6 +46,7 @@ constexpr bool kGated = IsGated(kActivation);
 constexpr int kWarpColumns = kGated ? kM16 * 8 : kM16 * 16;
 constexpr int kTurnStride = kWarpColumns + 4;
 constexpr int kTurnTokens = 16;
+constexpr int kChunk = 8;  // columns that a thread stores at once
 // Split K: every thread's sums as float4s, and the epilogue's buffers behind them.
 constexpr int kSumBytes = kM16 * kN8 * kThreads * 16;
 
@@ -70,40 +71,56 @@ __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t* r) {
 
 class TileKernel {
  public:
-  __device__ TileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows) : a_(args), shared_(shared), row_of_(rows) {}
+  __device__ TileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows)
+      : a_(args),
+        shared_(shared),
+        row_of_(rows),
+        lane_(threadIdx.x % 32),
+        warp_m_(threadIdx.x / 32 % kWarpsM),
+        warp_n_(threadIdx.x / 32 / kWarpsM) {}
 
   __device__ void Run(const Tile& tile) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warp_m = warp % kWarpsM, warp_n = warp / kWarpsM;
     FindRows(tile);
-    const uint8_t* weight = a_.weight + tile.expert * a_.expert_bytes;
+    Sources from = FindSources(tile);
     const int steps = tile.end_unit - tile.first_unit;
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < steps) CopyStage(weight, tile, tile.first_unit + s, s);
+      if (s < steps) CopyStage(tile, from, tile.first_unit + s, s);
       CommitCopies();
     }
+    WaitCopies<kStages - 2>();
+    __syncthreads();
 
     float sum[kM16][kN8][4] = {};
+    Operands operands;
+    LoadFirst(operands, shared_);
     int stage = 0;
     for (int step = 0; step < steps; ++step) {
-      WaitCopies<kStages - 2>();
-      __syncthreads();  // the stage has arrived for everyone, and everyone is done with the one that is filled next
-      const int next = step + kStages - 1;
-      if (next < steps) CopyStage(weight, tile, tile.first_unit + next, stage == 0 ? kStages - 1 : stage - 1);
-      CommitCopies();
-      MultiplyStage(shared_ + stage * kStageBytes, warp_m, warp_n, lane, sum);
-      stage = stage == kStages - 1 ? 0 : stage + 1;
+      const int next = stage == kStages - 1 ? 0 : stage + 1, free = stage == 0 ? kStages - 1 : stage - 1;
+      const int unit = tile.first_unit + step + kStages - 1;
+      const bool wanted = unit < tile.end_unit, plain = wanted && IsPlain(unit);
+      if (wanted && !plain) CopyStage(tile, from, unit, free);
+      MultiplyStage(
+          operands, shared_ + stage * kStageBytes, shared_ + next * kStageBytes, sum,
+          [&](int element) {
+            if (plain) CopyPart(from, unit, free, element);
+          },
+          [] {
+            CommitCopies();
+            WaitCopies<kStages - 2>();
+            __syncthreads();  // the next stage has arrived for everyone, and everyone has read the last of this one
+          });
+      stage = next;
     }
     WaitCopies<0>();
     __syncthreads();
 #if __CUDA_ARCH__ >= 900 && !BF_GROUPED
     if (a_.splits > 1) {
-      StoreSplit(tile, sum, warp_m, warp_n, lane);
+      StoreSplit(tile, sum);
       return;
     }
 #endif
-    float* turn = reinterpret_cast<float*>(shared_) + warp * kTurnTokens * kTurnStride;
+    float* turn = reinterpret_cast<float*>(shared_) + threadIdx.x / 32 * kTurnTokens * kTurnStride;
 #pragma unroll
     for (int n = 0; n < kN8; n += 2) {
       float pair[kM16][2][4];
@@ -113,141 +130,210 @@ class TileKernel {
         for (int h = 0; h < 2; ++h)
 #pragma unroll
           for (int i = 0; i < 4; ++i) pair[m][h][i] = sum[m][n + h][i];
-      StoreTokens(tile, pair, turn, tile.out + warp_m * kM16 * 16, (warp_n * kN8 + n) * 8, lane);
+      StoreTokens(tile, pair, turn, tile.out + warp_m_ * kM16 * 16, (warp_n_ * kN8 + n) * 8);
     }
     __syncthreads();
   }
 
  private:
-  /// The row of x behind each token of the tile, -1 where there is none.
+  /// The row of x behind each token of the tile. Tokens beyond the last row repeat it: their sums are not stored.
   __device__ void FindRows(const Tile& tile) {
     for (int t = threadIdx.x; t < kTokens; t += kThreads) {
-      int row = -1;
-      if (t < tile.rows) row = a_.source != nullptr ? a_.source[tile.first_row + t] : tile.first_row + t;
-      row_of_[t] = row;
+      const int row = tile.first_row + min(t, tile.rows - 1);
+      row_of_[t] = BF_GROUPED && a_.source != nullptr ? a_.source[row] : row;
     }
     __syncthreads();
   }
 
-  __device__ void CopyStage(const uint8_t* weight, const Tile& tile, int unit, int stage) {
-    uint8_t* to = shared_ + stage * kStageBytes;
-    constexpr int kChunks = kUnitBytes / 16, kAll = kTilePanels * kChunks;
+  static constexpr int kUnitChunks = kUnitBytes / 16, kWeightChunks = kTilePanels * kUnitChunks;
+  static constexpr int kWeightParts = (kWeightChunks + kThreads - 1) / kThreads;
+  static constexpr int kRowParts = (kTokens * 8 + kThreads - 1) / kThreads;  // 16-byte chunks of a thread in 64 columns of the tile's rows
+  static constexpr int kParts = kWeightParts + kBlocks * kRowParts;
+
+  /// Where this thread's copies come from: chunk threadIdx.x % 8 of 64 columns for its rows, and its chunks of the panels' first units.
+  struct Sources {
+    const uint8_t* weight;
+    uint32_t weight_offset[kWeightParts];
+    const char* row[kRowParts];
+  };
+
+  __device__ __forceinline__ Sources FindSources(const Tile& tile) const {
+    Sources from;
     const int first_panel = tile.out / kPanelRows;
+    const int64_t panel_bytes = static_cast<int64_t>(a_.units) * kUnitBytes;
+    from.weight = a_.weight + tile.expert * a_.expert_bytes + first_panel * panel_bytes;
 #pragma unroll
-    for (int i = 0; i < (kAll + kThreads - 1) / kThreads; ++i) {
+    for (int i = 0; i < kWeightParts; ++i) {
       const int c = threadIdx.x + i * kThreads;
-      if (kAll % kThreads != 0 && c >= kAll) break;
-      const int panel = c / kChunks, chunk = c % kChunks;
       // Panels beyond the last one repeat it: their sums are not stored.
-      const int from = min(first_panel + panel, a_.panels - 1);
-      CopyAsync16(SharedAddress(to + kBlocks * kXBlockBytes + panel * kUnitBytes + chunk * 16),
-                  weight + (static_cast<int64_t>(from) * a_.units + unit) * kUnitBytes + chunk * 16);
+      const int panel = min(c / kUnitChunks, a_.panels - 1 - first_panel);
+      from.weight_offset[i] = static_cast<uint32_t>(panel * panel_bytes) + c % kUnitChunks * 16;
     }
+#pragma unroll
+    for (int i = 0; i < kRowParts; ++i) {
+      const int token = min(static_cast<int>(threadIdx.x / 8) + i * (kThreads / 8), kTokens - 1);
+      from.row[i] = static_cast<const char*>(a_.x) + (row_of_[token] * a_.x_stride + threadIdx.x % 8 * 8) * 2;
+    }
+    return from;
+  }
+
+  /// Whether the unit's columns of x exist and may be copied 16 bytes at a time.
+  __device__ __forceinline__ bool IsPlain(int unit) const { return a_.x_aligned && (unit + 1) * kUnitK <= a_.K; }
+
+  __device__ __forceinline__ void CopyWeightPart(const Sources& from, int unit, uint32_t to, int i) const {
+    const int c = threadIdx.x + i * kThreads;
+    if (kWeightChunks % kThreads == 0 || c < kWeightChunks) {
+      CopyAsync16(to + kBlocks * kXBlockBytes + c * 16, from.weight + static_cast<int64_t>(unit) * kUnitBytes + from.weight_offset[i]);
+    }
+  }
+
+  /// The part of a plain stage's copies that belongs to one element of MultiplyStage: spread between the MMAs.
+  __device__ __forceinline__ void CopyPart(const Sources& from, int unit, int stage, int element) const {
+    const uint32_t to = SharedAddress(shared_) + stage * kStageBytes;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      if (p * (kSteps - 1) * kM16 / kParts != element) continue;
+      if (p < kWeightParts) {
+        CopyWeightPart(from, unit, to, p);
+      } else {
+        const int b = (p - kWeightParts) / kRowParts, i = (p - kWeightParts) % kRowParts;
+        const int token = threadIdx.x / 8 + i * (kThreads / 8);
+        if (kTokens * 8 % kThreads == 0 || token < kTokens) {
+          CopyAsync16(to + b * kXBlockBytes + token * 128 + (threadIdx.x % 8 ^ token % 8) * 16,
+                      from.row[i] + (unit * kUnitK + b * kBlockK) * 2);
+        }
+      }
+    }
+  }
+
+  /// A whole stage, of any kind. Columns beyond K are zeros: their codes are zeros, but what lies in memory there may be no number.
+  __device__ void CopyStage(const Tile& tile, const Sources& from, int unit, int stage) {
+    if (IsPlain(unit)) {
+#pragma unroll
+      for (int e = 0; e < kSteps * kM16; ++e) CopyPart(from, unit, stage, e);
+      return;
+    }
+    uint8_t* to = shared_ + stage * kStageBytes;
+#pragma unroll
+    for (int i = 0; i < kWeightParts; ++i) CopyWeightPart(from, unit, SharedAddress(to), i);
     const char* x = static_cast<const char*>(a_.x);
-    const int64_t row_bytes = a_.x_stride * 2;
-    if (a_.x_aligned) {
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b) {
-#pragma unroll
-        for (int i = 0; i < (kTokens * 8 + kThreads - 1) / kThreads; ++i) {
-          const int c = threadIdx.x + i * kThreads;
-          if (kTokens * 8 % kThreads != 0 && c >= kTokens * 8) break;
-          const int token = c / 8, chunk = c % 8, row = row_of_[token];
-          const int k = unit * kUnitK + b * kBlockK + chunk * 8;
-          int bytes = min(max((a_.K - k) * 2, 0), 16);
-          if (row < 0) bytes = 0;
-          const char* from = bytes > 0 ? x + row * row_bytes + k * 2 : x;
-          CopyAsync16Zeroed(SharedAddress(to + b * kXBlockBytes + token * 128 + (chunk ^ (token % 8)) * 16), from, bytes);
-        }
-      }
-    } else {
-      for (int c = threadIdx.x; c < kTokens * kUnitK; c += kThreads) {
-        const int token = c / kUnitK, column = c % kUnitK, row = row_of_[token];
-        const int k = unit * kUnitK + column;
-        uint16_t value = 0;
-        if (row >= 0 && k < a_.K) value = *reinterpret_cast<const uint16_t*>(x + row * row_bytes + k * 2);
-        const int b = column / kBlockK, chunk = column % kBlockK / 8;
-        *reinterpret_cast<uint16_t*>(to + b * kXBlockBytes + token * 128 + (chunk ^ (token % 8)) * 16 + column % 8 * 2) = value;
+    const int columns = min(kUnitK, a_.K - unit * kUnitK);
+    const int width = a_.x_aligned ? 8 : 1;
+#pragma unroll 1
+    for (int c = threadIdx.x * width; c < kTokens * kUnitK; c += kThreads * width) {
+      const int token = c / kUnitK, column = c % kUnitK, chunk = column % kBlockK / 8;
+      uint8_t* at = to + column / kBlockK * kXBlockBytes + token * 128 + (chunk ^ (token % 8)) * 16;
+      const int valid = max(columns - column, 0);
+      const char* source = x + (row_of_[token] * a_.x_stride + unit * kUnitK + (valid > 0 ? column : 0)) * 2;
+      if (a_.x_aligned) {
+        CopyAsync16Zeroed(SharedAddress(at), source, min(valid * 2, 16));
+      } else {
+        reinterpret_cast<uint16_t*>(at)[column % 8] = valid > 0 ? *reinterpret_cast<const uint16_t*>(source) : uint16_t{0};
       }
     }
   }
 
-  __device__ __forceinline__ void MultiplyStage(const uint8_t* stage, int warp_m, int warp_n, int lane, float (&sum)[kM16][kN8][4]) {
-    // ldmatrix: lanes 0..7 address k 0..7 of eight tokens, 8..15 k 8..15 of the same, 16..31 the next eight tokens.
-    const int token = warp_n * kN8 * 8 + lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
-    const uint32_t x = SharedAddress(stage) + token * 128;
-    const uint8_t* units = stage + kBlocks * kXBlockBytes;
+  static constexpr int kSteps = kBlocks * kPlanes;  // k16 steps of a stage
+
+  /// What a warp holds in registers ahead of its MMAs: B fragments of a step and the next, the A fragment of an element (step, block of
+  /// 16 rows) and the next, codes and scales.
+  struct Operands {
+    uint32_t b[2][kN8][2];
+    uint32_t a[2][4];
+    uint32_t words[kM16][kBlockWords];
     RowScales scales[kM16];
+  };
+
+  __device__ __forceinline__ void LoadB(const uint8_t* stage, int step, uint32_t (&b)[kN8][2]) const {
+    // Lanes 0..7 address k 0..7 of eight tokens, 8..15 k 8..15 of the same, 16..31 the next eight tokens.
+    const int token = warp_n_ * kN8 * 8 + lane_ / 16 * 8 + lane_ % 8, half = lane_ / 8 % 2;
+    const uint32_t x =
+        SharedAddress(stage) + step / kPlanes * kXBlockBytes + token * 128 + ((2 * (step % kPlanes) + half) ^ (lane_ % 8)) * 16;
 #pragma unroll
-    for (int m = 0; m < kM16; ++m) {
-      const int block = warp_m * kM16 + m;
-      scales[m] = LoadRowScales(units + block / 4 * kUnitBytes, block % 4, lane / 4);
-    }
-    constexpr int kGroupSteps = kScaleOnAccumulator ? kLayout.group / 16 : 1;
-    float part[kScaleOnAccumulator ? kM16 : 1][kScaleOnAccumulator ? kN8 : 1][4];
-#pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      uint32_t words[kM16][kBlockWords];
-#pragma unroll
-      for (int i = 0; i < kPlanes; ++i) {
-        const int step = b * kPlanes + i;
-        if constexpr (kScaleOnAccumulator) {
-          if (step % kGroupSteps == 0) {
-#pragma unroll
-            for (int m = 0; m < kM16; ++m)
-#pragma unroll
-              for (int n = 0; n < kN8; ++n)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) part[m][n][j] = 0;
-          }
-        }
-        uint32_t bf[kN8][2];
-#pragma unroll
-        for (int n = 0; n < kN8; n += 2) {
-          LoadMatrices(x + b * kXBlockBytes + n * 8 * 128 + ((2 * i + half) ^ (lane % 8)) * 16, bf[n]);
-        }
-#pragma unroll
-        for (int m = 0; m < kM16; ++m) {
-          const int block = warp_m * kM16 + m;
-          LoadWords(units + block / 4 * kUnitBytes + b * kLayout.block_bytes(), block % 4 * 32 + lane, i, words[m]);
-          uint32_t af[4];
-          DecodePlane(words[m], scales[m], b, i, af);
-#pragma unroll
-          for (int n = 0; n < kN8; ++n) {
-            if constexpr (kScaleOnAccumulator) {
-              Mma(part[m][n], af, bf[n]);
-            } else {
-              Mma(sum[m][n], af, bf[n]);
-            }
-          }
-          if constexpr (kScaleOnAccumulator) {
-            if (step % kGroupSteps == kGroupSteps - 1) {
-              const float low = AccumulatorScale(scales[m], 0, step / kGroupSteps),
-                          high = AccumulatorScale(scales[m], 1, step / kGroupSteps);
-#pragma unroll
-              for (int n = 0; n < kN8; ++n)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) sum[m][n][j] = fmaf(j < 2 ? low : high, part[m][n][j], sum[m][n][j]);
-            }
-          }
-        }
-      }
-    }
+    for (int n = 0; n < kN8; n += 2) LoadMatrices(x + n * 8 * 128, b[n]);
   }
 
-  /// The code words that plane i needs and that are not loaded yet; `thread` owns them in its block.
-  __device__ __forceinline__ static void LoadWords(const uint8_t* block, int thread, int i, uint32_t* words) {
-    constexpr int kPlanesPerLoad = 4 / kPlaneWords;
-    if (i % kPlanesPerLoad != 0) return;
-    const int load = i / kPlanesPerLoad;
-    const uint4 v = *reinterpret_cast<const uint4*>(block + load * (kTileThreads * 16) + thread * 16);
+  __device__ __forceinline__ const uint8_t* Unit(const uint8_t* stage, int m) const {
+    return stage + kBlocks * kXBlockBytes + (warp_m_ * kM16 + m) / 4 * kUnitBytes;
+  }
+  __device__ __forceinline__ void LoadScales(const uint8_t* stage, int m, RowScales& scales) const {
+    scales = LoadRowScales(Unit(stage, m), (warp_m_ * kM16 + m) % 4, lane_ / 4);
+  }
+  /// The words of this step, if they are not those that an earlier step of the block has loaded already.
+  __device__ __forceinline__ void LoadWords(const uint8_t* stage, int step, int m, uint32_t* words) const {
+    constexpr int kStepsPerLoad = 4 / kPlaneWords;
+    if (step % kStepsPerLoad != 0) return;
+    const int load = step % kPlanes / kStepsPerLoad, thread = (warp_m_ * kM16 + m) % 4 * 32 + lane_;
+    const uint8_t* block = Unit(stage, m) + step / kPlanes * kLayout.block_bytes();
+    const uint4 v = *reinterpret_cast<const uint4*>(block + (load * kTileThreads + thread) * 16);
     words[4 * load] = v.x, words[4 * load + 1] = v.y, words[4 * load + 2] = v.z, words[4 * load + 3] = v.w;
   }
 
+  __device__ __forceinline__ void LoadFirst(Operands& o, const uint8_t* stage) const {
+    LoadB(stage, 0, o.b[0]);
+#pragma unroll
+    for (int m = 0; m < kM16; ++m) {
+      LoadScales(stage, m, o.scales[m]);
+      LoadWords(stage, 0, m, o.words[m]);
+    }
+    DecodePlane(o.words[0], o.scales[0], 0, 0, o.a[0]);
+  }
+
+  /// `copy` runs once an element, in the shadow of its MMAs. `turn_over` runs when everything of this stage that is not in registers has
+  /// been used, and returns when `next` may be read. After the last stage what is read from `next` is never used.
+  template <class Copy, class TurnOver>
+  __device__ __forceinline__ void MultiplyStage(Operands& o, const uint8_t* stage, const uint8_t* next, float (&sum)[kM16][kN8][4],
+                                                const Copy& copy, const TurnOver& turn_over) const {
+    constexpr int kGroupSteps = kScaleOnAccumulator ? kLayout.group / 16 : 1;
+    float part[kScaleOnAccumulator ? kM16 : 1][kScaleOnAccumulator ? kN8 : 1][4];
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const bool last = s == kSteps - 1;
+      const int then = last ? 0 : s + 1;
+      const uint8_t* from = last ? next : stage;
+      if (last) turn_over();
+      LoadB(from, then, o.b[(s + 1) % 2]);
+#pragma unroll
+      for (int m = 0; m < kM16; ++m) {
+        const int e = s * kM16 + m;
+        copy(e);
+        if (m + 1 < kM16) DecodePlane(o.words[m + 1], o.scales[m + 1], s / kPlanes, s % kPlanes, o.a[(e + 1) % 2]);
+        if (kM16 > 1 && m + 1 == kM16) DecodePlane(o.words[0], o.scales[0], then / kPlanes, then % kPlanes, o.a[(e + 1) % 2]);
+        if constexpr (kScaleOnAccumulator) {
+          if (s % kGroupSteps == 0) {
+#pragma unroll
+            for (int n = 0; n < kN8; ++n)
+#pragma unroll
+              for (int i = 0; i < 4; ++i) part[m][n][i] = 0;
+          }
+        }
+#pragma unroll
+        for (int n = 0; n < kN8; ++n) {
+          if constexpr (kScaleOnAccumulator) {
+            Mma(part[m][n], o.a[e % 2], o.b[s % 2][n]);
+          } else {
+            Mma(sum[m][n], o.a[e % 2], o.b[s % 2][n]);
+          }
+        }
+        if constexpr (kScaleOnAccumulator) {
+          if (s % kGroupSteps == kGroupSteps - 1) {
+            const float low = AccumulatorScale(o.scales[m], 0, s / kGroupSteps), high = AccumulatorScale(o.scales[m], 1, s / kGroupSteps);
+#pragma unroll
+            for (int n = 0; n < kN8; ++n)
+#pragma unroll
+              for (int i = 0; i < 4; ++i) sum[m][n][i] = fmaf(i < 2 ? low : high, part[m][n][i], sum[m][n][i]);
+          }
+        }
+        LoadWords(from, then, m, o.words[m]);
+        if (last) LoadScales(next, m, o.scales[m]);
+        if (kM16 == 1) DecodePlane(o.words[0], o.scales[0], then / kPlanes, then % kPlanes, o.a[(e + 1) % 2]);
+      }
+    }
+  }
+
   /// 16 tokens of one warp, from fragments to rows of y. `packed_row` is the first of the warp, `token` the first in the tile.
-  __device__ __forceinline__ void StoreTokens(const Tile& tile, const float (&v)[kM16][2][4], float* turn, int packed_row, int token,
-                                              int lane) {
-    const int q = lane / 4, pair = lane % 4 * 2;
+  __device__ __forceinline__ void StoreTokens(const Tile& tile, const float (&v)[kM16][2][4], float* turn, int packed_row, int token) {
+    const int q = lane_ / 4, pair = lane_ % 4 * 2;
     const int64_t rows_before = static_cast<int64_t>(tile.expert) * a_.panels * kPanelRows;
 #pragma unroll
     for (int m = 0; m < kM16; ++m) {
@@ -282,9 +368,8 @@ class TileKernel {
     }
     __syncwarp();
     const int column = kGated ? packed_row / 2 : packed_row;
-    constexpr int kChunk = BF_OUT == 0 ? 4 : 8;  // columns in 16 bytes
     constexpr int kRowChunks = kWarpColumns / kChunk;
-    for (int c = lane; c < kTurnTokens * kRowChunks; c += 32) {
+    for (int c = lane_; c < kTurnTokens * kRowChunks; c += 32) {
       const int t = c / kRowChunks, n = column + c % kRowChunks * kChunk;
       if (token + t >= tile.rows || n >= a_.N) continue;
       const int64_t row = tile.first_row + token + t;
@@ -293,41 +378,42 @@ class TileKernel {
     __syncwarp();
   }
 
+  /// Eight columns of a row of y.
   __device__ __forceinline__ void StoreChunk(const float* from, int64_t row, int n) {
-    constexpr int kChunk = BF_OUT == 0 ? 4 : 8;
-    float v[kChunk];
-#pragma unroll
-    for (int i = 0; i < kChunk; i += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(from + i);
-      v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
-    }
+    const float4 low = *reinterpret_cast<const float4*>(from), high = *reinterpret_cast<const float4*>(from + 4);
+    float v[kChunk] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     if (BF_GROUPED && a_.router_weight != nullptr) {
       const float weight = a_.router_weight[row];
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) v[i] *= weight;
     }
-#if BF_OUT == 0
-    float* to = static_cast<float*>(a_.y) + row * a_.y_stride + n;
-    if (a_.y_aligned && n + kChunk <= a_.N) {
-      *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
-    } else {
-      for (int i = 0; i < kChunk; ++i)
-        if (n + i < a_.N) to[i] = v[i];
-    }
-#else
-    uint16_t* to = static_cast<uint16_t*>(a_.y) + row * a_.y_stride + n;
-    uint32_t packed[4];
+    const bool whole = a_.y_aligned && n + kChunk <= a_.N;
+    const int64_t at = row * a_.y_stride + n;
+    if (a_.out == OutType::kF32) {
+      float* to = static_cast<float*>(a_.y) + at;
+      if (whole) {
+        reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+        reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+      } else {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      packed[i] = BF_OUT == 2 ? F16PairFromFloats(v[2 * i], v[2 * i + 1]) : BF16PairFromFloats(v[2 * i], v[2 * i + 1]);
-    if (a_.y_aligned && n + kChunk <= a_.N) {
-      *reinterpret_cast<uint4*>(to) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+        for (int i = 0; i < kChunk; ++i)
+          if (n + i < a_.N) to[i] = v[i];
+      }
+      return;
+    }
+    uint16_t* to = static_cast<uint16_t*>(a_.y) + at;
+    uint32_t pairs[kChunk / 2];
+#pragma unroll
+    for (int i = 0; i < kChunk / 2; ++i) {
+      pairs[i] = a_.out == OutType::kF16 ? F16PairFromFloats(v[2 * i], v[2 * i + 1]) : BF16PairFromFloats(v[2 * i], v[2 * i + 1]);
+    }
+    if (whole) {
+      *reinterpret_cast<uint4*>(to) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     } else {
 #pragma unroll
       for (int i = 0; i < kChunk; ++i)
-        if (n + i < a_.N) to[i] = static_cast<uint16_t>(packed[i / 2] >> (i % 2 * 16));
+        if (n + i < a_.N) to[i] = static_cast<uint16_t>(pairs[i / 2] >> (i % 2 * 16));
     }
-#endif
   }
 
 #if __CUDA_ARCH__ >= 900 && !BF_GROUPED
@@ -336,7 +422,7 @@ class TileKernel {
   }
 
   /// Adds the tile over the CTAs of the cluster in their order; CTA r stores the pairs of n8 tiles r, r + splits, ...
-  __device__ void StoreSplit(const Tile& tile, const float (&sum)[kM16][kN8][4], int warp_m, int warp_n, int lane) {
+  __device__ void StoreSplit(const Tile& tile, const float (&sum)[kM16][kN8][4]) {
     constexpr int kPairs = kN8 / 2;
     float4* mine = reinterpret_cast<float4*>(shared_);
 #pragma unroll
@@ -368,7 +454,7 @@ class TileKernel {
             for (int i = 0; i < 4; ++i) pair[m][h][i] += part[i];
           }
       }
-      StoreTokens(tile, pair, turn, tile.out + warp_m * kM16 * 16, (warp_n * kN8 + 2 * p) * 8, lane);
+      StoreTokens(tile, pair, turn, tile.out + warp_m_ * kM16 * 16, (warp_n_ * kN8 + 2 * p) * 8);
     }
     ClusterSync();  // peers may still be reading this CTA's sums
   }
@@ -377,6 +463,7 @@ class TileKernel {
   const LinearTileArgs& a_;
   uint8_t* shared_;
   int32_t* row_of_;
+  int lane_, warp_m_, warp_n_;
 };
 
 }  // namespace
