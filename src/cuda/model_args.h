@@ -1,0 +1,111 @@
+// Arguments of the kernels between a model's matrices: embedding, norms, rope, attention, dense activation. Shared with device code.
+//
+// Activations are fp32 where they are summed (the residual stream, the outputs of the matrices) and bf16 where a tensor core reads them
+// (the inputs of the matrices, queries, keys, values). Every tensor is contiguous.
+#pragma once
+
+#include "cuda/tile_layout.h"
+
+namespace billfish::cuda {
+
+/// x[t] = table[ids[t]].
+struct EmbeddingArgs {
+  const void* table = nullptr;  ///< [vocab][H] of bf16 or fp32
+  const int32_t* ids = nullptr;
+  float* x = nullptr;  ///< [T][H]
+  int32_t table_f32 = 0;
+  int32_t T = 0, H = 0;
+};
+
+/// x[t] += delta[t] where there is a delta; y[t] = bf16(x[t] / sqrt(mean(x[t]^2) + eps) * weight).
+struct RmsNormArgs {
+  float* x = nullptr;            ///< [T][H]
+  const float* delta = nullptr;  ///< [T][H] or null
+  const float* weight = nullptr;
+  uint16_t* y = nullptr;  ///< [T][H]
+  float eps = 0;
+  int32_t T = 0, H = 0;
+};
+
+/// Splits a row of qkv into heads; normalises and rotates q and k; queries to q, keys and values to their places in the cache.
+/// The token t of the call stands at position *position + t.
+struct RopeArgs {
+  const float* qkv = nullptr;      ///< [T][heads + 2 kv_heads][D]
+  const float* q_norm = nullptr;   ///< [D] or null
+  const float* k_norm = nullptr;   ///< [D] or null
+  const float* cosines = nullptr;  ///< [capacity][rotated / 2], attention factor included
+  const float* sines = nullptr;    ///< likewise
+  const int32_t* position = nullptr;
+  uint16_t* q = nullptr;       ///< [T][heads][D]
+  uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
+  uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
+  int64_t capacity = 0;
+  float eps = 0;
+  int32_t T = 0, heads = 0, kv_heads = 0, D = 0, rotated = 0;
+};
+
+/// Parts of a sequence that blocks of the decode kernel share: a number of its own, so that a result does not depend on the GPU.
+inline constexpr int kDecodeSplits = 32;
+/// Query heads of one kv head that a block handles: the rows of a tensor-core step.
+inline constexpr int kAttentionRows = 16;
+/// Keys of a step of either kernel.
+inline constexpr int kAttentionKeys = 64;
+
+/// out[t][h] = sum_j p_j v_j / (sum_j p_j + exp(sink[h])), p_j = exp(scale q[t][h] . k_j) over the keys that the token sees: position
+/// *position + t and, with a window, the window - 1 before it, else all before it.
+struct AttentionArgs {
+  const uint16_t* q = nullptr;       ///< [T][heads][D]
+  const uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
+  const uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
+  const float* sinks = nullptr;      ///< [heads] or null
+  const int32_t* position = nullptr;
+  uint16_t* out = nullptr;      ///< [T][heads][D]
+  float* partial = nullptr;     ///< decode only: DecodePartialFloats()
+  int32_t* arrivals = nullptr;  ///< decode only: [DecodeTiles()] zeros, zero again afterwards
+  int64_t capacity = 0;
+  int64_t window = 0;  ///< 0 = all
+  float scale = 0;
+  int32_t T = 0, heads = 0, kv_heads = 0;
+};
+
+BILLFISH_HD constexpr int64_t DecodeTiles(int64_t heads, int64_t kv_heads) {
+  return kv_heads * ((heads / kv_heads + kAttentionRows - 1) / kAttentionRows);
+}
+/// A split's rows: D sums, the largest score and the sum of weights each.
+BILLFISH_HD constexpr int64_t DecodePartialFloats(int64_t heads, int64_t kv_heads, int64_t D) {
+  return DecodeTiles(heads, kv_heads) * kDecodeSplits * kAttentionRows * (D + 2);
+}
+/// Bytes of a key or value in shared memory: an odd number of 16-byte words, so that eight rows of a matrix load meet all banks.
+BILLFISH_HD constexpr int AttentionRowBytes(int D) { return 2 * D + 16; }
+/// Two stages of keys and values.
+BILLFISH_HD constexpr int AttentionSharedBytes(int D) { return 2 * 2 * kAttentionKeys * AttentionRowBytes(D); }
+
+/// h[t] = bf16(silu(gate) * up), gate_up[t] = gate, then up.
+struct SwigluArgs {
+  const float* gate_up = nullptr;  ///< [T][2I]
+  uint16_t* h = nullptr;           ///< [T][I]
+  int32_t T = 0, I = 0;
+};
+
+/// y[m] = x[m] . weight^T + bias for an fp32 weight, in fp32.
+struct LinearF32Args {
+  const uint16_t* x = nullptr;    ///< [M][K] bf16
+  const float* weight = nullptr;  ///< [N][K]
+  const float* bias = nullptr;    ///< [N] or null
+  float* y = nullptr;             ///< [M][y_stride]
+  int64_t y_stride = 0;
+  int32_t M = 0, N = 0, K = 0;
+};
+
+inline constexpr int kArgmaxBlocks = 64;
+
+/// id = the place of the largest value, the first among equals; not-a-number only if all are, then 0.
+struct ArgmaxArgs {
+  const float* values = nullptr;
+  uint64_t* partial = nullptr;  ///< [kArgmaxBlocks]
+  int32_t* arrivals = nullptr;  ///< zero, zero again afterwards
+  int32_t* id = nullptr;
+  int32_t count = 0;
+};
+
+}  // namespace billfish::cuda

@@ -1,0 +1,116 @@
+#include "cuda/model_ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/status_macros.h"
+
+namespace billfish::cuda {
+namespace {
+
+constexpr int64_t kMostHeadDim = 256;
+constexpr int kAttentionThreads = 128;
+constexpr int kPrefillRows = 64;
+
+KernelSpec Plain(const char* name) { return {.file = fmt::format("{}.cu", name), .function = name}; }
+
+KernelSpec Attention(const char* name, int64_t head_dim) {
+  KernelSpec spec = Plain(name);
+  spec.defines = {{"BF_HEAD_DIM", std::to_string(head_dim)}};
+  spec.shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(static_cast<int>(head_dim)));
+  spec.hot = head_dim <= 128;  // a longer head's sums exceed the registers
+  return spec;
+}
+
+uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>((count + per_block - 1) / per_block); }
+
+template <class Args>
+Status Run(const LoadedKernel& kernel, LaunchShape shape, const Args& args, CUstream stream) {
+  // Nothing to do is no launch: a grid of zero blocks is an error to the driver.
+  if (shape.grid_x == 0 || shape.grid_y == 0) return OkStatus();
+  shape.dependent = true;
+  std::array<void*, 1> parameters = {const_cast<Args*>(&args)};
+  return Launch(kernel, shape, stream, parameters);
+}
+
+}  // namespace
+
+Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
+  if (head_dim < 16 || head_dim > kMostHeadDim || head_dim % 16 != 0) {
+    return Status(
+        ErrorCode::kUnsupported,
+        fmt::format("the model's heads have {} values; attention on a GPU takes multiples of 16 up to {}", head_dim, kMostHeadDim));
+  }
+  ModelOps ops;
+  ops.head_dim_ = static_cast<int>(head_dim);
+  const std::pair<LoadedKernel*, KernelSpec> kernels[] = {{&ops.embedding_, Plain("embedding")},
+                                                          {&ops.rms_norm_, Plain("rms_norm")},
+                                                          {&ops.rope_, Plain("rope")},
+                                                          {&ops.attention_decode_, Attention("attention_decode", head_dim)},
+                                                          {&ops.attention_prefill_, Attention("attention_prefill", head_dim)},
+                                                          {&ops.swiglu_, Plain("vector_swiglu")},
+                                                          {&ops.linear_f32_, Plain("linear_f32")},
+                                                          {&ops.argmax_, Plain("argmax")}};
+  for (const auto& [kernel, spec] : kernels) {
+    BILLFISH_ASSIGN_OR_RETURN(*kernel, LoadKernel(spec, device));
+  }
+  return ops;
+}
+
+Status ModelOps::Embedding(const EmbeddingArgs& args, CUstream stream) const {
+  return Run(embedding_, {.grid_x = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
+}
+
+Status ModelOps::RmsNorm(const RmsNormArgs& args, CUstream stream) const {
+  // A thread reads four values at a time where rows allow it; the count decides the order of the sum, and only the row's length decides it.
+  const int64_t items = args.H % 4 == 0 ? args.H / 4 : args.H;
+  const auto threads = static_cast<uint32_t>(std::clamp<int64_t>((items + 31) / 32 * 32, 32, 1024));
+  return Run(rms_norm_, {.grid_x = static_cast<uint32_t>(args.T), .threads = threads}, args, stream);
+}
+
+Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
+  constexpr int64_t kWarps = 8;
+  const LaunchShape shape{
+      .grid_x = Blocks(args.heads + 2 * args.kv_heads, kWarps), .grid_y = static_cast<uint32_t>(args.T), .threads = 32 * kWarps};
+  return Run(rope_, shape, args, stream);
+}
+
+Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) const {
+  const LaunchShape shape{.grid_x = kDecodeSplits,
+                          .grid_y = static_cast<uint32_t>(DecodeTiles(args.heads, args.kv_heads)),
+                          .threads = kAttentionThreads,
+                          .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
+  return Run(attention_decode_, shape, args, stream);
+}
+
+Status ModelOps::AttentionPrefill(const AttentionArgs& args, CUstream stream) const {
+  const LaunchShape shape{.grid_x = Blocks(int64_t{args.T} * (args.heads / args.kv_heads), kPrefillRows),
+                          .grid_y = static_cast<uint32_t>(args.kv_heads),
+                          .threads = kAttentionThreads,
+                          .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
+  return Run(attention_prefill_, shape, args, stream);
+}
+
+Status ModelOps::Swiglu(const SwigluArgs& args, CUstream stream) const {
+  return Run(swiglu_, {.grid_x = Blocks(args.I, 512), .grid_y = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
+}
+
+Status ModelOps::LinearF32(const LinearF32Args& args, CUstream stream) const {
+  return Run(linear_f32_, {.grid_x = Blocks(args.N, 8), .grid_y = Blocks(args.M, 4), .threads = 256}, args, stream);
+}
+
+Status ModelOps::Argmax(const ArgmaxArgs& args, CUstream stream) const {
+  return Run(argmax_, {.grid_x = kArgmaxBlocks, .threads = 256}, args, stream);
+}
+
+void AppendModelOpsSpecs(Arch, std::vector<KernelSpec>& specs) {
+  for (const char* name : {"embedding", "rms_norm", "rope", "vector_swiglu", "linear_f32", "argmax"}) specs.push_back(Plain(name));
+  for (const int head_dim : {64, 96, 128}) {
+    specs.push_back(Attention("attention_decode", head_dim));
+    specs.push_back(Attention("attention_prefill", head_dim));
+  }
+}
+
+}  // namespace billfish::cuda
