@@ -1,0 +1,483 @@
+// The operations between a model's matrices on the device against their definitions in fp64, over sizes that fill no block.
+#include "cuda/model_ops.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/float_formats.h"
+#include "support/device_array.h"
+#include "support/random_tensor.h"
+
+namespace billfish::cuda {
+namespace {
+
+using test::DeviceArray;
+using test::Gaussian;
+using test::ToBF16;
+
+constexpr double kBF16Half = 0x1p-8;  // relative error of one rounding, with room for the fp32 arithmetic before it
+
+class ModelOpsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto device = GpuDevice::Get(0);
+    if (!device) GTEST_SKIP() << device.error().message();
+    device_ = *device;
+  }
+  ModelOps Ops(int64_t head_dim = 64) const {
+    auto ops = ModelOps::Create(*device_, head_dim);
+    EXPECT_TRUE(ops) << ops.status().message();
+    return std::move(*ops);
+  }
+  const GpuDevice* device_ = nullptr;
+};
+
+void ExpectOk(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+
+double FromBF16(uint16_t bits) { return static_cast<double>(F32FromBF16(bits)); }
+
+TEST_F(ModelOpsTest, EmbeddingCopiesTheRowsOfItsIds) {
+  for (const int H : {1, 64, 257, 4100}) {
+    const std::vector<float> table = Gaussian(static_cast<size_t>(7 * H), 1);
+    const std::vector<int32_t> ids = {6, 0, 3, 6, 1};
+    const DeviceArray<float> table_f32(table), x(ids.size() * static_cast<size_t>(H), -1.0f);
+    const DeviceArray<uint16_t> table_bf16(ToBF16(table));
+    const DeviceArray<int32_t> device_ids(ids);
+    for (const bool f32 : {true, false}) {
+      EmbeddingArgs args{.table = table_bf16.get(), .ids = device_ids.get(), .x = x.get(), .T = 5, .H = H};
+      if (f32) args.table = table_f32.get(), args.table_f32 = 1;
+      ExpectOk(Ops().Embedding(args, nullptr));
+      const std::vector<float> found = x.Read();
+      for (size_t i = 0; i < found.size(); ++i) {
+        const float value = table[static_cast<size_t>(ids[i / static_cast<size_t>(H)] * H) + i % static_cast<size_t>(H)];
+        ASSERT_EQ(found[i], f32 ? value : F32FromBF16(BF16FromF32(value))) << "H " << H << ", element " << i;
+      }
+    }
+  }
+}
+
+TEST_F(ModelOpsTest, RmsNormAddsTheDeltaAndNormalisesTheSum) {
+  for (const int H : {1, 31, 64, 2880, 4096, 5001, 16384}) {
+    for (const bool with_delta : {false, true}) {
+      constexpr int kRows = 3;
+      const auto count = static_cast<size_t>(kRows * H);
+      const std::vector<float> x = Gaussian(count, 2), delta = Gaussian(count, 3), weight = Gaussian(static_cast<size_t>(H), 4);
+      const DeviceArray<float> device_x(x), device_delta(delta), device_weight(weight);
+      const DeviceArray<uint16_t> y(count, 0);
+      RmsNormArgs args{.x = device_x.get(), .weight = device_weight.get(), .y = y.get(), .eps = 1e-5f, .T = kRows, .H = H};
+      if (with_delta) args.delta = device_delta.get();
+      ExpectOk(Ops().RmsNorm(args, nullptr));
+      const std::vector<float> sums = device_x.Read();
+      const std::vector<uint16_t> found = y.Read();
+      for (int t = 0; t < kRows; ++t) {
+        double squares = 0;
+        for (int i = 0; i < H; ++i) {
+          const auto at = static_cast<size_t>(t * H + i);
+          ASSERT_EQ(sums[at], with_delta ? x[at] + delta[at] : x[at]);
+          squares += static_cast<double>(sums[at]) * sums[at];
+        }
+        const double factor = 1 / std::sqrt(squares / H + 1e-5);
+        for (int i = 0; i < H; ++i) {
+          const auto at = static_cast<size_t>(t * H + i);
+          const double expected = sums[at] * factor * weight[static_cast<size_t>(i)];
+          ASSERT_NEAR(FromBF16(found[at]), expected, std::fabs(expected) * kBF16Half) << "H " << H << ", row " << t << ", " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ModelOpsTest, RopePlacesRotatedKeysAndPlainValuesInTheCache) {
+  for (const int D : {16, 64, 128}) {
+    for (const bool norms : {false, true}) {
+      constexpr int kTokens = 3, kHeads = 5, kKvHeads = 2, kCapacity = 16, kPosition = 9;
+      const int width = (kHeads + 2 * kKvHeads) * D, half = D / 2;
+      const std::vector<float> qkv = Gaussian(static_cast<size_t>(kTokens * width), 5);
+      const std::vector<float> q_norm = Gaussian(static_cast<size_t>(D), 6), k_norm = Gaussian(static_cast<size_t>(D), 7);
+      std::vector<float> cosines, sines;
+      for (int i = 0; i < kCapacity * half; ++i)
+        cosines.push_back(std::cos(0.1f * static_cast<float>(i))), sines.push_back(std::sin(0.1f * static_cast<float>(i)));
+      const DeviceArray<float> device_qkv(qkv), device_q_norm(q_norm), device_k_norm(k_norm), device_cos(cosines), device_sin(sines);
+      const DeviceArray<int32_t> position(1, kPosition);
+      constexpr uint16_t kUntouched = 0x7fc1;
+      const auto cache_values = static_cast<size_t>(kKvHeads * kCapacity * D);
+      const DeviceArray<uint16_t> q(static_cast<size_t>(kTokens * kHeads * D), 0), keys(cache_values, kUntouched),
+          values(cache_values, kUntouched);
+      RopeArgs args{.qkv = device_qkv.get(),
+                    .cosines = device_cos.get(),
+                    .sines = device_sin.get(),
+                    .position = position.get(),
+                    .q = q.get(),
+                    .keys = keys.get(),
+                    .values = values.get(),
+                    .capacity = kCapacity,
+                    .eps = 1e-6f,
+                    .T = kTokens,
+                    .heads = kHeads,
+                    .kv_heads = kKvHeads,
+                    .D = D,
+                    .rotated = D};
+      if (norms) args.q_norm = device_q_norm.get(), args.k_norm = device_k_norm.get();
+      ExpectOk(Ops(D).Rope(args, nullptr));
+      const auto found_q = q.Read(), found_k = keys.Read(), found_v = values.Read();
+      size_t untouched = 0;
+      for (const uint16_t bits : found_k) untouched += bits == kUntouched;
+      EXPECT_EQ(untouched, static_cast<size_t>(kKvHeads * (kCapacity - kTokens) * D));
+      for (int t = 0; t < kTokens; ++t) {
+        for (int head = 0; head < kHeads + 2 * kKvHeads; ++head) {
+          const float* in = qkv.data() + t * width + head * D;
+          const int kv = head < kHeads ? head : (head - kHeads) % kKvHeads;
+          const auto place = static_cast<size_t>((kv * kCapacity + kPosition + t) * D);
+          const uint16_t* found = head < kHeads              ? found_q.data() + (t * kHeads + head) * D
+                                  : head < kHeads + kKvHeads ? found_k.data() + place
+                                                             : found_v.data() + place;
+          double squares = 0;
+          for (int i = 0; i < D; ++i) squares += static_cast<double>(in[i]) * in[i];
+          const double factor = norms ? 1 / std::sqrt(squares / D + 1e-6) : 1;
+          const std::vector<float>& norm = head < kHeads ? q_norm : k_norm;
+          for (int i = 0; i < D; ++i) {
+            const auto value = [&](int j) { return in[j] * factor * (norms ? norm[static_cast<size_t>(j)] : 1.0f); };
+            const auto angle = static_cast<size_t>((kPosition + t) * half + i % half);
+            const double turned = i < half ? value(i) * cosines[angle] - value(i + half) * sines[angle]
+                                           : value(i) * cosines[angle] + value(i - half) * sines[angle];
+            const double expected = head < kHeads + kKvHeads ? turned : in[i];
+            // A difference of two products keeps their rounding, not its own.
+            ASSERT_NEAR(FromBF16(found[i]), expected, std::fabs(expected) * kBF16Half + 1e-5)
+                << "D " << D << ", head " << head << ", " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+struct Heads {
+  int D, heads, kv_heads;
+};
+
+struct AttentionProblem {
+  Heads shape;
+  int T, position, capacity, window;
+  bool sinks;
+  std::vector<uint16_t> q, keys, values;
+  std::vector<float> sink;
+
+  AttentionProblem(Heads h, int tokens, int at, int w, bool with_sinks, uint64_t seed = 8)
+      : shape(h), T(tokens), position(at), capacity(at + tokens + 5), window(w), sinks(with_sinks) {
+    q = ToBF16(Gaussian(static_cast<size_t>(T * h.heads * h.D), seed));
+    keys = ToBF16(Gaussian(static_cast<size_t>(h.kv_heads * capacity * h.D), seed + 1));
+    values = ToBF16(Gaussian(static_cast<size_t>(h.kv_heads * capacity * h.D), seed + 2));
+    sink = Gaussian(static_cast<size_t>(h.heads), seed + 3, 3.0f);
+    // Memory behind the sequence must never count.
+    for (int head = 0; head < h.kv_heads; ++head) {
+      for (int i = (head * capacity + position + T) * h.D; i < (head + 1) * capacity * h.D; ++i) {
+        keys[static_cast<size_t>(i)] = values[static_cast<size_t>(i)] = 0x7fc0;
+      }
+    }
+  }
+
+  double scale() const { return 1 / std::sqrt(static_cast<double>(shape.D)); }
+
+  // out of one token and head, and sum_j p_j |v_j| / sum: what errors of the weights are multiplied with.
+  void Row(int t, int head, std::vector<double>& out, std::vector<double>& size) const {
+    const int D = shape.D, kv = head / (shape.heads / shape.kv_heads), last = position + t;
+    const int first = window > 0 ? std::max(0, last - window + 1) : 0;
+    const uint16_t* query = q.data() + (t * shape.heads + head) * D;
+    std::vector<double> scores;
+    double top = sinks ? sink[static_cast<size_t>(head)] : -1e300;
+    for (int j = first; j <= last; ++j) {
+      const uint16_t* key = keys.data() + static_cast<size_t>((kv * capacity + j) * D);
+      double dot = 0;
+      for (int d = 0; d < D; ++d) dot += FromBF16(query[d]) * FromBF16(key[d]);
+      scores.push_back(dot * scale());
+      top = std::max(top, scores.back());
+    }
+    double sum = sinks ? std::exp(sink[static_cast<size_t>(head)] - top) : 0;
+    out.assign(static_cast<size_t>(D), 0);
+    size.assign(static_cast<size_t>(D), 0);
+    for (int j = first; j <= last; ++j) {
+      const double p = std::exp(scores[static_cast<size_t>(j - first)] - top);
+      sum += p;
+      const uint16_t* value = values.data() + static_cast<size_t>((kv * capacity + j) * D);
+      for (size_t d = 0; d < static_cast<size_t>(D); ++d) {
+        out[d] += p * FromBF16(value[d]);
+        size[d] += p * std::fabs(FromBF16(value[d]));
+      }
+    }
+    for (double& v : out) v /= sum;
+    for (double& v : size) v /= sum;
+  }
+
+  // Weights and results are rounded to bf16: 2^-9 each, of the sum of magnitudes and of the result.
+  void Check(const std::vector<uint16_t>& found, const std::string& what) const {
+    std::vector<double> expected, size;
+    for (int t = 0; t < T; ++t) {
+      for (int head = 0; head < shape.heads; ++head) {
+        Row(t, head, expected, size);
+        for (int d = 0; d < shape.D; ++d) {
+          const auto i = static_cast<size_t>(d);
+          const double value = FromBF16(found[static_cast<size_t>((t * shape.heads + head) * shape.D + d)]);
+          ASSERT_NEAR(value, expected[i], kBF16Half * (size[i] + std::fabs(expected[i])) + 1e-6)
+              << what << ": D " << shape.D << ", heads " << shape.heads << "/" << shape.kv_heads << ", position " << position << ", window "
+              << window << ", sinks " << sinks << ", token " << t << ", head " << head << ", d " << d;
+        }
+      }
+    }
+  }
+};
+
+class Attention : public ModelOpsTest {
+ protected:
+  // The problem on the device, run by either kernel.
+  struct OnDevice {
+    explicit OnDevice(const AttentionProblem& p)
+        : problem(p),
+          q(p.q),
+          keys(p.keys),
+          values(p.values),
+          out(p.q.size(), 0x7fc0),
+          sink(p.sink),
+          partial(static_cast<size_t>(DecodePartialFloats(p.shape.heads, p.shape.kv_heads, p.shape.D)), NAN),
+          position(1, p.position),
+          arrivals(static_cast<size_t>(DecodeTiles(p.shape.heads, p.shape.kv_heads)), 0) {}
+    AttentionArgs Args() const {
+      return {.q = q.get(),
+              .keys = keys.get(),
+              .values = values.get(),
+              .sinks = problem.sinks ? sink.get() : nullptr,
+              .position = position.get(),
+              .out = out.get(),
+              .partial = partial.get(),
+              .arrivals = arrivals.get(),
+              .capacity = problem.capacity,
+              .window = problem.window,
+              .scale = static_cast<float>(problem.scale()),
+              .T = problem.T,
+              .heads = problem.shape.heads,
+              .kv_heads = problem.shape.kv_heads};
+    }
+    const AttentionProblem& problem;
+    DeviceArray<uint16_t> q, keys, values, out;
+    DeviceArray<float> sink, partial;
+    DeviceArray<int32_t> position, arrivals;
+  };
+};
+
+constexpr Heads kShapes[] = {{16, 4, 2}, {32, 3, 3}, {64, 8, 1}, {64, 40, 2}, {96, 6, 2}, {128, 8, 2}, {192, 2, 1}, {256, 2, 1}};
+
+TEST_F(Attention, DecodeIsTheDefinition) {
+  for (const Heads& shape : kShapes) {
+    const ModelOps ops = Ops(shape.D);
+    for (const int position : {0, 1, 15, 63, 64, 200, 2047, 2048, 5000}) {
+      if (position > 300 && shape.D != 64 && shape.D != 128) continue;
+      for (const int window : {0, 1, 100}) {
+        for (const bool sinks : {false, true}) {
+          const AttentionProblem problem(shape, 1, position, window, sinks);
+          const OnDevice device(problem);
+          ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+          const auto first = device.out.Read();
+          problem.Check(first, "decode");
+          if (HasFatalFailure()) return;
+          // The counters are ready for the next launch, and the sum does not depend on which block ends last.
+          for (int repeat = 0; repeat < 3; ++repeat) ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+          ASSERT_EQ(device.out.Read(), first);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Attention, PrefillIsTheDefinition) {
+  for (const Heads& shape : kShapes) {
+    const ModelOps ops = Ops(shape.D);
+    for (const auto& [tokens, position] : {std::pair{1, 0}, {2, 63}, {65, 0}, {70, 130}, {129, 1000}}) {
+      if (tokens > 100 && shape.D > 128) continue;
+      for (const int window : {0, 1, 40}) {
+        for (const bool sinks : {false, true}) {
+          const AttentionProblem problem(shape, tokens, position, window, sinks);
+          const OnDevice device(problem);
+          ExpectOk(ops.AttentionPrefill(device.Args(), nullptr));
+          problem.Check(device.out.Read(), "prefill");
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Attention, ATokenOfAPrefillDoesNotDependOnItsNeighbours) {
+  const Heads shape{64, 8, 2};
+  const ModelOps ops = Ops(shape.D);
+  const AttentionProblem all(shape, 100, 200, 0, true);
+  const OnDevice device(all);
+  ExpectOk(ops.AttentionPrefill(device.Args(), nullptr));
+  const auto whole = device.out.Read();
+  for (const int begin : {0, 33, 99}) {
+    AttentionArgs args = device.Args();
+    const DeviceArray<int32_t> position(1, 200 + begin);
+    args.q += begin * shape.heads * shape.D, args.out += begin * shape.heads * shape.D;
+    args.position = position.get(), args.T = 1;
+    ExpectOk(ops.AttentionPrefill(args, nullptr));
+  }
+  EXPECT_EQ(device.out.Read(), whole);
+}
+
+TEST_F(Attention, ScoresFarApartNeitherOverflowNorVanish) {
+  const Heads shape{64, 4, 1};
+  AttentionProblem problem(shape, 1, 500, 0, false);
+  for (uint16_t& bits : problem.q) bits = BF16FromF32(F32FromBF16(bits) * 100.0f);
+  const OnDevice device(problem);
+  ExpectOk(Ops(64).AttentionDecode(device.Args(), nullptr));
+  problem.Check(device.out.Read(), "decode");
+  ExpectOk(Ops(64).AttentionPrefill(device.Args(), nullptr));
+  problem.Check(device.out.Read(), "prefill");
+}
+
+TEST_F(Attention, ARecordedDecodeFollowsThePosition) {
+  const Heads shape{128, 8, 2};
+  const ModelOps ops = Ops(shape.D);
+  const AttentionProblem problem(shape, 1, 3000, 0, false);
+  const OnDevice device(problem);
+  auto stream = Stream::Create(test::kFirstGpu);
+  ASSERT_TRUE(stream);
+  auto graph = CudaGraph::Capture(*stream, [&] { return ops.AttentionDecode(device.Args(), static_cast<CUstream>(stream->get())); });
+  ASSERT_TRUE(graph) << graph.status().message();
+  for (const int32_t position : {0, 64, 777, 3000}) {
+    ExpectOk(CopyTensor({device.position.get(), DType::kI32, {1}, test::kFirstGpu}, {&position, DType::kI32, {1}}));
+    ExpectOk(graph->Launch(stream->get()));
+    ExpectOk(stream->Synchronize());
+    const auto replayed = device.out.Read();
+    ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+    ASSERT_EQ(device.out.Read(), replayed) << position;
+  }
+}
+
+TEST_F(ModelOpsTest, SwigluIsTheDefinition) {
+  for (const int I : {1, 7, 96, 512, 14336}) {
+    constexpr int kRows = 3;
+    const std::vector<float> gate_up = Gaussian(static_cast<size_t>(kRows * 2 * I), 9, 4.0f);
+    const DeviceArray<float> in(gate_up);
+    const DeviceArray<uint16_t> h(static_cast<size_t>(kRows * I), 0);
+    ExpectOk(Ops().Swiglu({.gate_up = in.get(), .h = h.get(), .T = kRows, .I = I}, nullptr));
+    const auto found = h.Read();
+    for (int t = 0; t < kRows; ++t) {
+      for (int i = 0; i < I; ++i) {
+        const double gate = gate_up[static_cast<size_t>(t * 2 * I + i)], up = gate_up[static_cast<size_t>(t * 2 * I + I + i)];
+        const double expected = gate / (1 + std::exp(-gate)) * up;
+        ASSERT_NEAR(FromBF16(found[static_cast<size_t>(t * I + i)]), expected, std::fabs(expected) * kBF16Half) << "I " << I << ", " << i;
+      }
+    }
+  }
+}
+
+TEST_F(ModelOpsTest, LinearF32KeepsTheWeightsInFp32) {
+  for (const auto& [M, N, K] : {std::tuple{1, 1, 1}, {1, 128, 2048}, {5, 33, 257}, {64, 9, 100}}) {
+    for (const bool biased : {false, true}) {
+      const int stride = N + 3;
+      const std::vector<float> weight = Gaussian(static_cast<size_t>(N * K), 10), bias = Gaussian(static_cast<size_t>(N), 11);
+      const std::vector<uint16_t> x = ToBF16(Gaussian(static_cast<size_t>(M * K), 12));
+      const DeviceArray<float> device_weight(weight), device_bias(bias), y(static_cast<size_t>(M * stride), -7.0f);
+      const DeviceArray<uint16_t> device_x(x);
+      ExpectOk(Ops().LinearF32({.x = device_x.get(),
+                                .weight = device_weight.get(),
+                                .bias = biased ? device_bias.get() : nullptr,
+                                .y = y.get(),
+                                .y_stride = stride,
+                                .M = M,
+                                .N = N,
+                                .K = K},
+                               nullptr));
+      const auto found = y.Read();
+      for (int m = 0; m < M; ++m) {
+        for (int n = 0; n < stride; ++n) {
+          double expected = n < N && biased ? bias[static_cast<size_t>(n)] : 0, size = 1;
+          for (int k = 0; n < N && k < K; ++k) {
+            const double product = FromBF16(x[static_cast<size_t>(m * K + k)]) * weight[static_cast<size_t>(n * K + k)];
+            expected += product, size += std::fabs(product);
+          }
+          if (n >= N) expected = -7;  // between the rows nothing is written
+          ASSERT_NEAR(found[static_cast<size_t>(m * stride + n)], expected, size * 1e-6)
+              << M << " " << N << " " << K << ": " << m << ", " << n;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ModelOpsTest, ArgmaxTakesTheFirstOfTheLargest) {
+  const ModelOps ops = Ops();
+  const DeviceArray<uint64_t> partial(kArgmaxBlocks, 0);
+  const DeviceArray<int32_t> arrivals(1, 0), id(1, -1);
+  const auto argmax = [&](const std::vector<float>& values) {
+    const DeviceArray<float> device(values);
+    const auto count = static_cast<int32_t>(values.size());
+    ExpectOk(ops.Argmax({.values = device.get(), .partial = partial.get(), .arrivals = arrivals.get(), .id = id.get(), .count = count},
+                        nullptr));
+    return id.Read()[0];
+  };
+  for (const size_t count : {1, 31, 4096, 100001, 201088}) {
+    std::vector<float> values = Gaussian(count, 13);
+    EXPECT_EQ(argmax(values), std::max_element(values.begin(), values.end()) - values.begin());
+    for (float& v : values) v = -std::fabs(v);
+    EXPECT_EQ(argmax(values), std::max_element(values.begin(), values.end()) - values.begin());
+    std::fill(values.begin(), values.end(), -1.0f);
+    EXPECT_EQ(argmax(values), 0);
+    std::fill(values.begin(), values.end(), NAN);
+    EXPECT_EQ(argmax(values), 0);
+    values.back() = -std::numeric_limits<float>::infinity();
+    EXPECT_EQ(argmax(values), static_cast<int32_t>(count) - 1);
+  }
+  EXPECT_EQ(argmax({-0.0f, 0.0f}), 0);
+}
+
+TEST_F(ModelOpsTest, AHeadThatNoKernelTakesIsRefused) {
+  for (const int64_t head_dim : {0, 8, 72, 272}) {
+    const auto ops = ModelOps::Create(*device_, head_dim);
+    ASSERT_FALSE(ops);
+    EXPECT_EQ(ops.error().code(), ErrorCode::kUnsupported);
+    EXPECT_THAT(std::string(ops.error().message()), testing::HasSubstr("attention on a GPU takes multiples of 16 up to 256"));
+  }
+}
+
+// Not a test of right answers: what an attention step of a long sequence costs, for the log.
+TEST_F(Attention, ReportsItsSpeed) {
+  const Heads shape{128, 32, 8};
+  const ModelOps ops = Ops(shape.D);
+  auto stream = Stream::Create(test::kFirstGpu);
+  auto timer = CudaTimer::Create(test::kFirstGpu);
+  ASSERT_TRUE(stream && timer);
+  const auto on = static_cast<CUstream>(stream->get());
+  for (const auto& [tokens, position] : {std::pair{1, 1023}, {1, 8191}, {1, 32767}, {2048, 0}, {2048, 6144}}) {
+    const AttentionProblem problem(shape, tokens, position, 0, false);
+    const OnDevice device(problem);
+    constexpr int kRepeats = 10;
+    std::vector<double> times;
+    auto graph = CudaGraph::Capture(*stream, [&] {
+      for (int i = 0; i < kRepeats; ++i) {
+        const Status status = tokens == 1 ? ops.AttentionDecode(device.Args(), on) : ops.AttentionPrefill(device.Args(), on);
+        if (!status.ok()) return status;
+      }
+      return OkStatus();
+    });
+    ASSERT_TRUE(graph) << graph.status().message();
+    for (int repeat = 0; repeat < 11; ++repeat) {
+      ExpectOk(timer->Start(on));
+      ExpectOk(graph->Launch(on));
+      ExpectOk(timer->Stop(on));
+      times.push_back(timer->ElapsedUs().value() / kRepeats);
+    }
+    std::sort(times.begin(), times.end());
+    const double pairs = (position + 0.5 * (tokens + 1)) * tokens * shape.heads * shape.D * 4;
+    const double bytes = 4.0 * (position + tokens) * shape.kv_heads * shape.D;
+    std::printf("%d tokens at %d: %.1f us, %.2f TB/s of keys and values (they fit the cache), %.1f TFLOP/s\n", tokens, position, times[5],
+                bytes / times[5] * 1e-6, pairs / times[5] * 1e-6);
+    EXPECT_LT(times[5], 1e5);
+  }
+}
+
+}  // namespace
+}  // namespace billfish::cuda
