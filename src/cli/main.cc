@@ -52,7 +52,8 @@ int Run(int argc, char** argv) {
       "Results go to standard output, progress and notes to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C.\n"
       "`billfish VERB --help` explains a verb with examples.\n"
       "Environment: BILLFISH_THREADS (default number of threads), BILLFISH_KERNEL (a kernel or tier: scalar, avx2, avx512, avx512bf16),\n"
-      "NO_COLOR, CI or TERM=dumb (no progress bars).");
+      "BILLFISH_CACHE_DIR (compiled GPU kernels), BILLFISH_NVRTC (the compiler library or its folder), NO_COLOR, CI or TERM=dumb (no "
+      "progress bars).");
   AddInspect(program);
   AddExplain(program);
   AddQuantize(program);
@@ -63,6 +64,7 @@ int Run(int argc, char** argv) {
   AddLogits(program);
   AddEval(program);
   AddBench(program);
+  AddKernels(program);
   AddVersion(program);
   AddCompletions(program);
 

@@ -37,6 +37,7 @@ void AddChat(Program& program);
 void AddLogits(Program& program);
 void AddEval(Program& program);
 void AddBench(Program& program);
+void AddKernels(Program& program);
 void AddVersion(Program& program);
 void AddCompletions(Program& program);
 

@@ -8,8 +8,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const char* const kVerbs[] = {"inspect", "explain", "quantize", "dequantize", "verify",  "generate",
-                              "chat",    "logits",  "eval",     "bench",      "version", "completions"};
+const char* const kVerbs[] = {"inspect", "explain", "quantize", "dequantize", "verify",  "generate",   "chat",
+                              "logits",  "eval",    "bench",    "kernels",    "version", "completions"};
 
 TEST(Usage, HelpListsEveryVerbAndEveryVerbHasExamples) {
   const Finished help = RunProgram({"--help"});
