@@ -58,8 +58,8 @@ __device__ __forceinline__ void StoreFour(void* base, int64_t i, float4 v) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256) moe_combine(const __grid_constant__ CombineArgs args) {
-  const int t = blockIdx.y;
-  const int h = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  const int t = blockIdx.x;
+  const int h = (blockIdx.y * blockDim.x + threadIdx.x) * 4;
   AllowDependents();
   WaitForPredecessor();
   if (h >= args.H) return;

@@ -1,0 +1,69 @@
+// GroupedDecode: out[r] = act(W[e] x[source[r]] + b[e]) for few rows an expert, by src/cuda/kernels/w4a16_grouped_decode_sm80.cu.
+//
+// Create compiles or loads every variant; Run picks one by the tile rows of the call and launches it: no allocation, no compilation, no
+// synchronisation. Results depend on the routing alone. Objects may be used by several threads and streams at once.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "billfish/moe.h"
+#include "billfish/status.h"
+#include "cuda/device.h"
+#include "cuda/jit.h"
+#include "cuda/linear_tile.h"
+#include "cuda/moe_args.h"
+
+namespace billfish::cuda {
+
+struct DecodeVariant {
+  int rows;    ///< of a tile, at most: 8, 16, 32
+  int panels;  ///< that a block works on at a time
+  int stages;  ///< units in a warp's ring
+  int blocks;  ///< an SM
+};
+
+/// Rows behind a call: tiles that moe_sort listed, or ids of at most kDirectSlots slots that the kernel sorts itself.
+struct DecodeWork {
+  int64_t slots = 0;
+  int tile_rows = 8;  ///< GroupedDecode::TileRows; no TileWork has more rows
+  const TileWork* work = nullptr;
+  const int32_t* work_count = nullptr;
+  const int32_t* source = nullptr;  ///< row of x of a sorted row; null: the sorted row itself
+  const int32_t* ids = nullptr;     ///< not null: sort here
+  int32_t* position = nullptr;      ///< with ids: receives the sorted row of each slot
+  int64_t top_k = 1, first_expert = 0;
+  bool gather = false;      ///< with ids: x has one row a token
+  bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
+};
+
+class GroupedDecode {
+ public:
+  /// x_dtype: kBF16 or kF16. activation: null (f32 out) or the one to fuse (out in x_dtype). Errors: CheckActivation, kInvalidArgument (the
+  /// row order does not fit the activation), those of LoadKernel.
+  static Result<GroupedDecode> Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation);
+
+  /// Most rows of a tile for `rows` sorted rows over all experts.
+  int TileRows(int64_t rows) const;
+
+  Status Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const;
+
+ private:
+  struct Loaded {
+    DecodeVariant variant;
+    LoadedKernel kernel;
+  };
+  const GpuDevice* device_ = nullptr;
+  TileView weight_;
+  ActivationParameters parameters_;
+  bool gated_ = false;
+  std::vector<Loaded> variants_;  ///< by rising rows
+};
+
+std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch);
+KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation);
+
+/// What `billfish kernels` lists.
+void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs);
+
+}  // namespace billfish::cuda

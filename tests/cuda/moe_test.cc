@@ -1,0 +1,407 @@
+// The expert block on the device against its definition and against golden layers.
+#include "cuda/moe_pipeline.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "cuda/tile_weight.h"
+#include "reference/moe.h"
+#include "support/device_numbers.h"
+#include "support/moe_fixture.h"
+#include "support/random_tensor.h"
+
+namespace billfish::cuda {
+namespace {
+
+using test::kGpu;
+using test::MoeFixture;
+using ::testing::HasSubstr;
+using Kind = Activation::Kind;
+
+std::shared_ptr<DeviceBuffer> Upload(const void* data, DType dtype, int64_t count) {
+  auto buffer = DeviceBuffer::Allocate(kGpu, std::max<size_t>(16, static_cast<size_t>(count * DTypeBits(dtype) / 8)));
+  EXPECT_TRUE(buffer) << buffer.status().message();
+  if (count > 0) {
+    EXPECT_TRUE(CopyTensor(TensorView(buffer->data(), dtype, {count}, kGpu), ConstTensorView(data, dtype, {count})).ok());
+  }
+  return std::make_shared<DeviceBuffer>(std::move(*buffer));
+}
+
+template <class T>
+std::vector<T> Download(const void* data, DType dtype, int64_t count) {
+  std::vector<T> values(static_cast<size_t>(count));
+  EXPECT_TRUE(CopyTensor(TensorView(values.data(), dtype, {count}), ConstTensorView(data, dtype, {count}, kGpu)).ok());
+  return values;
+}
+
+// A weight and its bias in packed row order on the device.
+struct DeviceWeight {
+  TileWeight tiles;
+  std::shared_ptr<DeviceBuffer> bias;
+
+  DeviceWeight(const PackedWeight& weight, RowOrder order, const std::vector<float>& values) {
+    auto uploaded = TileWeight::Upload(weight, *GpuDevice::Get(0).value(), order);
+    EXPECT_TRUE(uploaded) << uploaded.status().message();
+    tiles = std::move(*uploaded);
+    if (values.empty()) return;
+    const TileForm& form = tiles.form();
+    std::vector<float> packed(static_cast<size_t>(form.E * form.packed_rows()));
+    for (int64_t e = 0; e < form.E; ++e) {
+      for (int64_t n = 0; n < form.packed_rows(); ++n) {
+        const int64_t row = SourceRow(form, n);
+        if (row >= 0) packed[static_cast<size_t>(e * form.packed_rows() + n)] = values[static_cast<size_t>(e * form.N + row)];
+      }
+    }
+    bias = Upload(packed.data(), DType::kF32, static_cast<int64_t>(packed.size()));
+  }
+  TileView View() const {
+    return {tiles.form(), tiles.tiles(), tiles.row_scale(), bias == nullptr ? nullptr : reinterpret_cast<const float*>(bias->data())};
+  }
+};
+
+// A fixture's layer on the device and everything that a call needs.
+class Layer {
+ public:
+  Layer(const MoeFixture& fixture, DType dtype, int64_t first_expert = 0)
+      : fixture_(fixture),
+        dtype_(dtype),
+        gate_up_(fixture.gate_up, Order(fixture), fixture.gate_up_bias),
+        down_(fixture.down, RowOrder::kPlain, fixture.down_bias) {
+    auto moe = MoePipeline::Create(*GpuDevice::Get(0).value(), gate_up_.View(), down_.View(), {fixture.activation, dtype, first_expert});
+    EXPECT_TRUE(moe) << moe.status().message();
+    if (moe) moe_ = std::move(*moe);
+    x_ = std::make_unique<test::DeviceNumbers>(fixture.x, dtype);
+    const auto slots = static_cast<int64_t>(fixture.ids.size());
+    ids_ = Upload(fixture.ids.data(), DType::kI32, slots);
+    weights_ = Upload(fixture.weights.data(), DType::kF32, slots);
+  }
+
+  struct Output {
+    std::unique_ptr<test::DeviceNumbers> y;
+    DeviceBuffer workspace;
+  };
+  Output NewOutput(DType y_dtype) const {
+    Output out;
+    out.y = std::make_unique<test::DeviceNumbers>(fixture_.T * fixture_.H, y_dtype);
+    auto memory = DeviceBuffer::Allocate(kGpu, std::max<size_t>(256, moe_.WorkspaceBytes(fixture_.T, fixture_.top_k)));
+    EXPECT_TRUE(memory) << memory.status().message();
+    out.workspace = std::move(*memory);
+    return out;
+  }
+  Status Run(const Output& out, DType y_dtype, CudaStream stream, const void* addend = nullptr) const {
+    MoeCall call;
+    call.x = x_->data();
+    call.ids = reinterpret_cast<const int32_t*>(ids_->data());
+    call.weights = reinterpret_cast<const float*>(weights_->data());
+    call.y = out.y->data();
+    call.addend = addend;
+    call.T = fixture_.T;
+    call.top_k = fixture_.top_k;
+    call.x_stride = call.y_stride = fixture_.H;
+    call.y_dtype = y_dtype;
+    return moe_.Run(call, out.workspace.span(), static_cast<CUstream>(stream));
+  }
+  std::vector<float> Result(DType y_dtype = DType::kF32) const {
+    const Output out = NewOutput(y_dtype);
+    const Status status = Run(out, y_dtype, nullptr);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return out.y->Read();
+  }
+  const MoePipeline& moe() const { return moe_; }
+
+ private:
+  static RowOrder Order(const MoeFixture& fixture) {
+    if (!fixture.activation.gated()) return RowOrder::kPlain;
+    return fixture.order == GateUpOrder::kInterleaved ? RowOrder::kGateUpInterleaved : RowOrder::kGateUpConcatenated;
+  }
+  MoeFixture fixture_;
+  DType dtype_;
+  DeviceWeight gate_up_, down_;
+  MoePipeline moe_;
+  std::unique_ptr<test::DeviceNumbers> x_;
+  std::shared_ptr<DeviceBuffer> ids_, weights_;
+};
+
+struct Shape {
+  int64_t E, top_k, H, I, T;
+};
+
+MoeFixture RandomLayer(const QuantScheme& scheme, const Shape& shape, const Activation& activation, uint64_t seed) {
+  MoeFixture fixture;
+  fixture.activation = activation;
+  const int64_t rows = activation.gated() ? 2 * shape.I : shape.I;
+  fixture.gate_up = test::RandomWeight(scheme, shape.E, rows, shape.H, seed);
+  fixture.down = test::RandomWeight(scheme, shape.E, shape.H, shape.I, seed + 1);
+  EXPECT_EQ(fixture.gate_up.K(), shape.H);
+  EXPECT_EQ(fixture.down.K(), shape.I);
+  fixture.T = shape.T, fixture.H = shape.H, fixture.top_k = shape.top_k;
+  fixture.x = test::RoundedToBF16(test::Gaussian(static_cast<size_t>(shape.T * shape.H), seed + 2));
+  fixture.weights = test::Gaussian(static_cast<size_t>(shape.T * shape.top_k), seed + 3);
+  std::mt19937_64 rng(seed + 4);
+  for (int64_t i = 0; i < shape.T * shape.top_k; ++i) fixture.ids.push_back(static_cast<int32_t>(rng() % static_cast<uint64_t>(shape.E)));
+  return fixture;
+}
+
+void AddBiases(MoeFixture& fixture, uint64_t seed) {
+  fixture.gate_up_bias = test::Gaussian(static_cast<size_t>(fixture.gate_up.E() * fixture.gate_up.N()), seed);
+  fixture.down_bias = test::Gaussian(static_cast<size_t>(fixture.down.E() * fixture.down.N()), seed + 1);
+}
+
+std::vector<double> Definition(const MoeFixture& fixture) {
+  reference::Matrix x(fixture.T, fixture.H);
+  x.values.assign(fixture.x.begin(), fixture.x.end());
+  const std::vector<double> weights(fixture.weights.begin(), fixture.weights.end());
+  const reference::MoeWeights moe{&fixture.gate_up,  &fixture.down, fixture.gate_up_bias,
+                                  fixture.down_bias, fixture.order, fixture.activation};
+  return reference::Moe(moe, x, fixture.ids, weights).values;
+}
+
+double Error(const std::vector<float>& found, const std::vector<double>& wanted) {
+  double error = 0, size = 1e-300;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    error += (found[i] - wanted[i]) * (found[i] - wanted[i]);
+    size += wanted[i] * wanted[i];
+  }
+  return std::sqrt(error / size);
+}
+
+// bf16 keeps h to 2^-9.
+constexpr double kTolerance = 4e-3;
+
+TEST(CudaMoe, EqualsItsDefinitionForEveryActivation) {
+  BILLFISH_NEEDS_GPU();
+  for (const Activation& activation :
+       {Activation{Kind::kSwiglu}, Activation{Kind::kSwigluClamped, 1.5f}, Activation{Kind::kSwigluOai, 2.0f, 1.702f, 1.0f},
+        Activation{Kind::kGegluTanh}, Activation{Kind::kSilu}, Activation{Kind::kRelu2}}) {
+    for (const GateUpOrder order : {GateUpOrder::kConcatenated, GateUpOrder::kInterleaved}) {
+      MoeFixture fixture = RandomLayer(schemes::kMxfp4, {6, 3, 192, 128, 11}, activation, 40);
+      fixture.order = order;
+      AddBiases(fixture, 50);
+      EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance)
+          << "activation " << static_cast<int>(activation.kind) << " order " << static_cast<int>(order);
+    }
+  }
+}
+
+TEST(CudaMoe, EqualsItsDefinitionForEveryFormat) {
+  BILLFISH_NEEDS_GPU();
+  for (const QuantScheme& scheme :
+       {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true), schemes::Int4(32, false), schemes::kFp8Channel, schemes::kBf16}) {
+    const MoeFixture fixture = RandomLayer(scheme, {5, 2, 256, 128, 9}, {Kind::kSwiglu}, 60);
+    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance) << scheme.Name();
+  }
+}
+
+TEST(CudaMoe, EqualsItsDefinitionForOddShapes) {
+  BILLFISH_NEEDS_GPU();
+  for (const Shape& shape : {Shape{3, 2, 72, 40, 1}, Shape{3, 2, 72, 40, 13}, Shape{4, 4, 200, 104, 5}, Shape{1, 1, 64, 32, 20},
+                             Shape{7, 1, 32, 300, 3}, Shape{64, 8, 96, 64, 4}, Shape{64, 8, 96, 64, 5}, Shape{16, 6, 520, 88, 31}}) {
+    MoeFixture fixture = RandomLayer(schemes::kNvfp4, shape, {Kind::kSwiglu}, 70);
+    AddBiases(fixture, 80);
+    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance)
+        << "E " << shape.E << " H " << shape.H << " I " << shape.I << " T " << shape.T;
+  }
+}
+
+TEST(CudaMoe, RowsOfAnyAlignmentAreRead) {
+  BILLFISH_NEEDS_GPU();
+  for (const int64_t T : {2, 24}) {
+    const MoeFixture fixture = RandomLayer(schemes::kBf16, {4, 2, 77, 51, T}, {Kind::kSwiglu}, 90);
+    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance) << "T " << T;
+  }
+}
+
+TEST(CudaMoe, SkewedRoutingsAndSkippedSlotsAreRight) {
+  BILLFISH_NEEDS_GPU();
+  for (const int64_t T : {4, 40}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      MoeFixture fixture = RandomLayer(schemes::kMxfp4, {12, 3, 128, 64, T}, {Kind::kSwiglu}, 100);
+      std::mt19937_64 rng(7);
+      for (int32_t& id : fixture.ids) {
+        if (kind == 0) id = 5;                                                           // all to one expert
+        if (kind == 1) id = rng() % 4 == 0 ? -1 : id;                                    // gaps
+        if (kind == 2) id = -1;                                                          // nothing at all
+        if (kind == 3) id = rng() % 8 == 0 ? id : static_cast<int32_t>(rng() % 2) * 11;  // two busy experts
+      }
+      EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance) << "T " << T << " routing " << kind;
+    }
+  }
+}
+
+TEST(CudaMoe, ManyRowsAnExpertAreRight) {
+  BILLFISH_NEEDS_GPU();
+  const MoeFixture fixture = RandomLayer(schemes::kMxfp4, {4, 2, 128, 96, 150}, {Kind::kSwigluOai, 7.0f, 1.702f, 1.0f}, 110);
+  const Layer layer(fixture, DType::kBF16);
+  EXPECT_FALSE(layer.moe().Decodes(fixture.T * fixture.top_k));
+  EXPECT_LT(Error(layer.Result(), Definition(fixture)), kTolerance);
+}
+
+TEST(CudaMoe, HalfPrecisionActivationsAreRight) {
+  BILLFISH_NEEDS_GPU();
+  for (const QuantScheme& scheme : {schemes::kNvfp4, schemes::Int4(64, true)}) {
+    const MoeFixture fixture = RandomLayer(scheme, {5, 2, 256, 128, 9}, {Kind::kSwiglu}, 120);
+    EXPECT_LT(Error(Layer(fixture, DType::kF16).Result(), Definition(fixture)), 6e-4) << scheme.Name();
+  }
+}
+
+TEST(CudaMoe, WritesEveryTypeOfOutputAndAddsToIt) {
+  BILLFISH_NEEDS_GPU();
+  const MoeFixture fixture = RandomLayer(schemes::kMxfp4, {6, 3, 192, 128, 11}, {Kind::kSwiglu}, 130);
+  const Layer layer(fixture, DType::kBF16);
+  const std::vector<double> wanted = Definition(fixture);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    EXPECT_LT(Error(layer.Result(dtype), wanted), kTolerance);
+    const auto out = layer.NewOutput(dtype);
+    const std::vector<float> residual = test::RoundedToBF16(test::Gaussian(wanted.size(), 9));
+    out.y->Write(residual);
+    ASSERT_TRUE(layer.Run(out, dtype, nullptr, out.y->data()).ok());
+    std::vector<double> sum = wanted;
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += residual[i];
+    EXPECT_LT(Error(out.y->Read(), sum), kTolerance);
+  }
+}
+
+TEST(CudaMoe, ExpertsHeldElsewhereAddNothing) {
+  BILLFISH_NEEDS_GPU();
+  for (const int64_t T : {2, 30}) {
+    MoeFixture all = RandomLayer(schemes::kBf16, {8, 4, 64, 64, T}, {Kind::kSwiglu}, 140);
+    std::vector<float> sum(static_cast<size_t>(T * 64));
+    for (const int64_t first : {0, 3}) {
+      const int64_t count = first == 0 ? 3 : 5;
+      MoeFixture part = all;
+      const auto slice = [&](const PackedWeight& weight) {
+        const std::vector<float> w = test::DequantizedF32(weight);
+        const int64_t size = weight.N() * weight.K();
+        return *PackedWeight::Quantize(ConstTensorView(w.data() + first * size, DType::kF32, {count, weight.N(), weight.K()}),
+                                       schemes::kBf16);
+      };
+      part.gate_up = slice(all.gate_up);
+      part.down = slice(all.down);
+      const std::vector<float> y = Layer(part, DType::kBF16, first).Result();
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += y[i];
+    }
+    EXPECT_LT(Error(sum, Definition(all)), kTolerance);
+  }
+}
+
+TEST(CudaMoe, TwoGraphsOnTwoStreamsGiveTheEagerBits) {
+  BILLFISH_NEEDS_GPU();
+  for (const int64_t T : {1, 4, 40, 200}) {
+    const MoeFixture fixture = RandomLayer(schemes::kMxfp4, {8, 4, 512, 256, T}, {Kind::kSwiglu}, 150);
+    const Layer layer(fixture, DType::kBF16);
+    const std::vector<float> eager = layer.Result();
+    std::vector<Layer::Output> outputs;
+    std::vector<Stream> streams;
+    std::vector<CudaGraph> graphs;
+    for (int i = 0; i < 2; ++i) {
+      outputs.push_back(layer.NewOutput(DType::kF32));
+      streams.push_back(std::move(Stream::Create(kGpu).value()));
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      auto graph = CudaGraph::Capture(streams[i], [&] { return layer.Run(outputs[i], DType::kF32, streams[i].get()); });
+      ASSERT_TRUE(graph) << graph.status().message();
+      graphs.push_back(std::move(*graph));
+    }
+    for (int replay = 0; replay < 50; ++replay) {
+      for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(graphs[i].Launch(streams[i].get()).ok());
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      ASSERT_TRUE(streams[i].Synchronize().ok());
+      const std::vector<float> y = outputs[i].y->Read();
+      EXPECT_EQ(std::memcmp(y.data(), eager.data(), y.size() * sizeof(float)), 0) << "T " << T << " graph " << i;
+    }
+  }
+}
+
+TEST(CudaMoe, EqualsTheGoldenLayers) {
+  BILLFISH_NEEDS_GPU();
+  for (const std::string& name : test::MoeLoraNames()) {
+    if (!test::GoldenFile::Exists(test::MoeLoraPath(name))) GTEST_SKIP() << name << " is absent";
+    const MoeFixture fixture = test::LoadMoeLora(test::MoeLoraPath(name), true);
+    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), 2 * kTolerance) << name;
+  }
+}
+
+TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
+  BILLFISH_NEEDS_GPU();
+  for (const auto& [slots, E, tile_rows] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 8}, {33, 8, 8}, {1000, 128, 16}, {1024, 4096, 8}, {70001, 300, 64}, {131072, 128, 128}, {4000, 1500, 1}}) {
+    std::mt19937_64 rng(static_cast<uint64_t>(slots));
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < slots; ++i)
+      ids.push_back(static_cast<int32_t>(rng() % static_cast<uint64_t>(E + 3)) - 1);  // -1 and E, E + 1 too
+    const std::vector<float> weights = test::Gaussian(static_cast<size_t>(slots), 1);
+    const auto sort = SlotSort::Create(E, *GpuDevice::Get(0).value());
+    ASSERT_TRUE(sort) << sort.status().message();
+    const auto ints = [](int64_t n) { return Upload(std::vector<int32_t>(static_cast<size_t>(n), -9).data(), DType::kI32, n); };
+    const auto ids_d = Upload(ids.data(), DType::kI32, slots), weights_d = Upload(weights.data(), DType::kF32, slots);
+    const auto offsets = ints(E + 1), source = ints(slots), position = ints(slots), row_weight = ints(slots), count = ints(1);
+    const auto work = ints(MostTiles(slots, E, tile_rows) * 3);
+    SortArgs args;
+    args.ids = reinterpret_cast<const int32_t*>(ids_d->data());
+    args.weights = reinterpret_cast<const float*>(weights_d->data());
+    args.offsets = reinterpret_cast<int32_t*>(offsets->data());
+    args.source = reinterpret_cast<int32_t*>(source->data());
+    args.position = reinterpret_cast<int32_t*>(position->data());
+    args.row_weight = reinterpret_cast<float*>(row_weight->data());
+    args.work = reinterpret_cast<TileWork*>(work->data());
+    args.work_count = reinterpret_cast<int32_t*>(count->data());
+    args.slots = static_cast<int32_t>(slots), args.top_k = 1, args.E = static_cast<int32_t>(E);
+    args.tile_rows = static_cast<int32_t>(tile_rows);
+    ASSERT_TRUE(sort->Run(args, nullptr).ok());
+
+    std::vector<std::vector<int32_t>> of_expert(static_cast<size_t>(E));
+    for (int64_t i = 0; i < slots; ++i) {
+      if (ids[static_cast<size_t>(i)] >= 0 && ids[static_cast<size_t>(i)] < E) {
+        of_expert[static_cast<size_t>(ids[static_cast<size_t>(i)])].push_back(static_cast<int32_t>(i));
+      }
+    }
+    std::vector<int32_t> want_offsets, want_position(static_cast<size_t>(slots), -1), want_source, want_work;
+    std::vector<float> want_weight;
+    for (size_t e = 0; e < of_expert.size(); ++e) {
+      const auto first = static_cast<int32_t>(want_source.size()), rows = static_cast<int32_t>(of_expert[e].size());
+      want_offsets.push_back(first);
+      for (int32_t r = 0; r < rows; r += static_cast<int32_t>(tile_rows)) {
+        want_work.insert(want_work.end(), {static_cast<int32_t>(e), first + r, std::min(rows - r, static_cast<int32_t>(tile_rows))});
+      }
+      for (const int32_t slot : of_expert[e]) {
+        want_position[static_cast<size_t>(slot)] = static_cast<int32_t>(want_source.size());
+        want_source.push_back(slot);
+        want_weight.push_back(weights[static_cast<size_t>(slot)]);
+      }
+    }
+    want_offsets.push_back(static_cast<int32_t>(want_source.size()));
+    const auto sorted = static_cast<int64_t>(want_source.size());
+    EXPECT_EQ(Download<int32_t>(offsets->data(), DType::kI32, E + 1), want_offsets);
+    EXPECT_EQ(Download<int32_t>(position->data(), DType::kI32, slots), want_position);
+    EXPECT_EQ(Download<int32_t>(source->data(), DType::kI32, sorted), want_source);
+    EXPECT_EQ(Download<float>(row_weight->data(), DType::kF32, sorted), want_weight);
+    ASSERT_EQ(Download<int32_t>(count->data(), DType::kI32, 1)[0], static_cast<int32_t>(want_work.size() / 3));
+    EXPECT_EQ(Download<int32_t>(work->data(), DType::kI32, static_cast<int64_t>(want_work.size())), want_work);
+  }
+}
+
+TEST(CudaMoe, RefusesWhatDoesNotFit) {
+  BILLFISH_NEEDS_GPU();
+  const MoeFixture fixture = RandomLayer(schemes::kMxfp4, {2, 1, 64, 64, 3}, {Kind::kSwiglu}, 160);
+  const GpuDevice& device = *GpuDevice::Get(0).value();
+  const DeviceWeight paired(fixture.gate_up, RowOrder::kGateUpConcatenated, {}), plain(fixture.gate_up, RowOrder::kPlain, {});
+  const DeviceWeight down(fixture.down, RowOrder::kPlain, {});
+  const auto message = [&](const DeviceWeight& gate_up, const Activation& activation, DType dtype) {
+    return std::string(MoePipeline::Create(device, gate_up.View(), down.View(), {activation, dtype}).status().message());
+  };
+  EXPECT_THAT(message(plain, {Kind::kSwiglu}, DType::kBF16), HasSubstr("a gated activation got rows that are plain"));
+  EXPECT_THAT(message(paired, {Kind::kRelu2}, DType::kBF16), HasSubstr("with this activation give down [2, 64, 128]"));
+  EXPECT_FALSE(message(paired, {Kind::kSwiglu}, DType::kF16).empty());  // E8M0 scales exceed fp16
+  EXPECT_THAT(std::string(SlotSort::Create(5000, device).status().message()), HasSubstr("at most 4096 experts and this one has 5000"));
+  const Layer layer(fixture, DType::kBF16);
+  auto out = layer.NewOutput(DType::kF32);
+  out.workspace = std::move(DeviceBuffer::Allocate(kGpu, 256).value());
+  EXPECT_THAT(std::string(layer.Run(out, DType::kF32, nullptr).message()), HasSubstr("reserve WorkspaceBytes(T, top_k)"));
+}
+
+}  // namespace
+}  // namespace billfish::cuda

@@ -1,0 +1,189 @@
+// The router on the device against its definition, for every rule.
+#include "cuda/route.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "reference/route.h"
+#include "support/device_numbers.h"
+#include "support/random_tensor.h"
+
+namespace billfish::cuda {
+namespace {
+
+using test::kGpu;
+using ::testing::HasSubstr;
+using Score = RouterRule::Score;
+
+struct Routed {
+  std::vector<int32_t> ids;
+  std::vector<float> weights;
+};
+
+std::vector<int32_t> ReadInts(const DeviceBuffer& buffer, int64_t count) {
+  std::vector<int32_t> values(static_cast<size_t>(count));
+  const Status status =
+      CopyTensor(TensorView(values.data(), DType::kI32, {count}), ConstTensorView(buffer.data(), DType::kI32, {count}, kGpu));
+  EXPECT_TRUE(status.ok()) << status.message();
+  return values;
+}
+
+DeviceBuffer Ints(const std::vector<int32_t>& values) {
+  auto buffer = DeviceBuffer::Allocate(kGpu, std::max<size_t>(values.size(), 1) * 4);
+  EXPECT_TRUE(buffer) << buffer.status().message();
+  const auto count = static_cast<int64_t>(values.size());
+  if (count > 0) {
+    EXPECT_TRUE(
+        CopyTensor(TensorView(buffer->data(), DType::kI32, {count}, kGpu), ConstTensorView(values.data(), DType::kI32, {count})).ok());
+  }
+  return std::move(*buffer);
+}
+
+Routed RunRouter(const RouterRule& rule, const std::vector<float>& logits, const std::vector<int32_t>& token_ids = {}) {
+  const int64_t T = static_cast<int64_t>(logits.size()) / rule.E;
+  const auto device = GpuDevice::Get(0);
+  EXPECT_TRUE(device);
+  const auto router = Router::Create(rule, **device);
+  EXPECT_TRUE(router) << router.status().message();
+  if (!router) return {};
+  test::DeviceNumbers input(logits, DType::kF32), weights(T * rule.top_k, DType::kF32);
+  const DeviceBuffer ids = Ints(std::vector<int32_t>(static_cast<size_t>(T * rule.top_k), -7));
+  const DeviceBuffer tokens = Ints(token_ids);
+  const Status status = router->Run(reinterpret_cast<const float*>(input.data()), rule.E, T,
+                                    token_ids.empty() ? nullptr : reinterpret_cast<const int32_t*>(tokens.data()),
+                                    reinterpret_cast<int32_t*>(ids.data()), reinterpret_cast<float*>(weights.data()), nullptr);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return {ReadInts(ids, T * rule.top_k), weights.Read()};
+}
+
+// Ids may differ from the definition's only where fp32 cannot tell the two scores apart.
+void ExpectDefinition(const RouterRule& rule, const std::vector<float>& logits, const Routed& found,
+                      const std::vector<int32_t>& token_ids = {}) {
+  const int64_t T = static_cast<int64_t>(logits.size()) / rule.E;
+  ASSERT_EQ(static_cast<int64_t>(found.ids.size()), T * rule.top_k);
+  int64_t other = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    const std::vector<double> row(logits.begin() + t * rule.E, logits.begin() + (t + 1) * rule.E);
+    const reference::Route wanted = reference::RouteToken(row, rule, token_ids.empty() ? 0 : token_ids[static_cast<size_t>(t)]);
+    const auto first = found.ids.begin() + t * rule.top_k;
+    if (!std::equal(wanted.ids.begin(), wanted.ids.end(), first)) {
+      ++other;
+      continue;
+    }
+    for (int64_t j = 0; j < rule.top_k; ++j) {
+      const double weight = wanted.weights[static_cast<size_t>(j)];
+      EXPECT_NEAR(found.weights[static_cast<size_t>(t * rule.top_k + j)], weight, 2e-6 * std::fabs(weight) + 1e-30) << "token " << t;
+    }
+  }
+  EXPECT_LE(other, T / 500 + 1) << "tokens with other experts than the definition's, of " << T;
+}
+
+RouterRule Rule(Score score, int64_t E, int64_t top_k) {
+  RouterRule rule{score};
+  rule.E = E;
+  rule.top_k = top_k;
+  return rule;
+}
+
+TEST(Router, EveryScoreFollowsItsDefinition) {
+  BILLFISH_NEEDS_GPU();
+  for (const Score score : {Score::kSoftmax, Score::kTopKSoftmax, Score::kSigmoid, Score::kSqrtSoftplus}) {
+    for (const auto& [E, top_k] :
+         std::vector<std::pair<int64_t, int64_t>>{{8, 2}, {128, 8}, {128, 4}, {60, 4}, {256, 6}, {257, 3}, {1024, 40}, {1, 1}, {5, 5}}) {
+      for (const bool renormalize : {false, true}) {
+        RouterRule rule = Rule(score, E, top_k);
+        rule.renormalize = renormalize;
+        rule.routed_scaling = renormalize ? 2.5f : 1.0f;
+        SCOPED_TRACE(testing::Message() << "score " << static_cast<int>(score) << " E " << E << " top_k " << top_k);
+        const auto logits = test::Gaussian(static_cast<size_t>(37 * E), 11, 3.0f);
+        ExpectDefinition(rule, logits, RunRouter(rule, logits));
+      }
+    }
+  }
+}
+
+TEST(Router, CorrectionAndGroupsSteerTheChoiceButNotTheWeights) {
+  BILLFISH_NEEDS_GPU();
+  for (const Score score : {Score::kSigmoid, Score::kSoftmax, Score::kSqrtSoftplus}) {
+    for (const auto& [E, groups, kept] :
+         std::vector<std::array<int64_t, 3>>{{256, 8, 4}, {160, 1, 1}, {96, 32, 20}, {64, 64 / 4, 8}, {12, 3, 1}, {24, 24, 9}}) {
+      RouterRule rule = Rule(score, E, std::min<int64_t>(8, kept * (E / groups)));
+      rule.correction = test::Gaussian(static_cast<size_t>(E), 5, 0.2f);
+      rule.n_group = groups;
+      rule.topk_group = kept;
+      rule.renormalize = true;
+      SCOPED_TRACE(testing::Message() << "score " << static_cast<int>(score) << " E " << E << " groups " << groups);
+      const auto logits = test::Gaussian(static_cast<size_t>(501 * E), 23);
+      ExpectDefinition(rule, logits, RunRouter(rule, logits));
+    }
+  }
+}
+
+TEST(Router, TiesGoToTheSmallerId) {
+  BILLFISH_NEEDS_GPU();
+  RouterRule rule = Rule(Score::kTopKSoftmax, 100, 6);
+  std::vector<float> logits(200, 0.5f);
+  for (size_t e = 0; e < 100; e += 2) logits[100 + e] = e % 4 == 0 ? -0.0f : 0.0f;  // equal, whatever their sign
+  for (size_t e = 1; e < 100; e += 2) logits[100 + e] = -1.0f;
+  const Routed found = RunRouter(rule, logits);
+  EXPECT_EQ(std::vector<int32_t>(found.ids.begin(), found.ids.begin() + 6), (std::vector<int32_t>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(std::vector<int32_t>(found.ids.begin() + 6, found.ids.end()), (std::vector<int32_t>{0, 2, 4, 6, 8, 10}));
+}
+
+TEST(Router, IdsAreValidAndDistinctWhateverTheLogitsAre) {
+  BILLFISH_NEEDS_GPU();
+  for (const float value : {NAN, -INFINITY, INFINITY}) {
+    for (const int64_t groups : {1, 4}) {
+      RouterRule rule = Rule(Score::kSigmoid, 64, 8);
+      rule.n_group = groups;
+      rule.topk_group = groups == 1 ? 1 : 2;
+      std::vector<float> logits(3 * 64, value);
+      logits[70] = 1.0f;
+      const Routed found = RunRouter(rule, logits);
+      for (int t = 0; t < 3; ++t) {
+        const std::set<int32_t> ids(found.ids.begin() + t * 8, found.ids.begin() + (t + 1) * 8);
+        EXPECT_EQ(ids.size(), 8U);
+        EXPECT_GE(*ids.begin(), 0);
+        EXPECT_LT(*ids.rbegin(), 64);
+      }
+    }
+  }
+}
+
+TEST(Router, HashRoutingReadsTheTable) {
+  BILLFISH_NEEDS_GPU();
+  RouterRule rule = Rule(Score::kSqrtSoftplus, 16, 3);
+  rule.renormalize = true;
+  for (int32_t i = 0; i < 10 * 3; ++i) rule.hash_table.push_back(i * 7 % 16);
+  const auto logits = test::Gaussian(5 * 16, 3);
+  const std::vector<int32_t> tokens = {9, 0, 3, 3, 1};
+  ExpectDefinition(rule, logits, RunRouter(rule, logits, tokens), tokens);
+  const Routed unknown = RunRouter(rule, logits, {10, -1, 0, 0, 0});
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(unknown.ids[i], -1);
+    EXPECT_EQ(unknown.weights[i], 0.0f);
+  }
+}
+
+TEST(Router, RefusesWhatItCannotHold) {
+  BILLFISH_NEEDS_GPU();
+  const auto device = GpuDevice::Get(0);
+  ASSERT_TRUE(device);
+  const auto message = [&](const RouterRule& rule) { return std::string(Router::Create(rule, **device).status().message()); };
+  EXPECT_THAT(message(Rule(Score::kSoftmax, 2000, 2)), HasSubstr("at most 1024 experts and this one has 2000"));
+  RouterRule grouped = Rule(Score::kSoftmax, 128, 2);
+  grouped.n_group = 64;
+  grouped.topk_group = 2;
+  EXPECT_THAT(message(grouped), HasSubstr("at most 32 groups and this one has 64"));
+  RouterRule hashed = Rule(Score::kSoftmax, 4, 1);
+  hashed.hash_table = {0, 1};
+  const auto router = Router::Create(hashed, **device);
+  ASSERT_TRUE(router) << router.status().message();
+  EXPECT_THAT(std::string(router->Run(nullptr, 4, 2, nullptr, nullptr, nullptr, nullptr).message()), HasSubstr("got no token ids"));
+}
+
+}  // namespace
+}  // namespace billfish::cuda
