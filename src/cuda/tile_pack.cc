@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cuda/tile_codes.h"
 #include "cuda/tile_scales.h"
 
 namespace billfish::cuda {
@@ -13,31 +14,17 @@ namespace {
 // words[j][byte]: where a byte with the codes of columns c (low nibble) and c + 1 (high) of register a_j lands in a plane's word.
 using NibbleTables = std::array<std::array<uint32_t, 256>, 4>;
 
-NibbleTables Int4Tables() {
+NibbleTables MakeTables(uint32_t (*bits)(uint32_t, int)) {
   NibbleTables tables{};
-  for (uint32_t j = 0; j < 4; ++j) {
-    for (uint32_t byte = 0; byte < 256; ++byte) tables[j][byte] = (byte & 15u) << (4 * j) | (byte >> 4) << (4 * j + 16);
-  }
-  return tables;
-}
-
-NibbleTables E2M1Tables() {
-  // The four bits of a code, s e1 e0 m, in the half of the word, by register.
-  constexpr uint32_t kBits[4][4] = {{15, 8, 7, 6}, {12, 5, 4, 3}, {9, 2, 1, 0}, {14, 13, 11, 10}};
-  NibbleTables tables{};
-  for (uint32_t j = 0; j < 4; ++j) {
-    for (uint32_t byte = 0; byte < 256; ++byte) {
-      for (uint32_t i = 0; i < 4; ++i) {
-        tables[j][byte] |= (byte >> (3 - i) & 1u) << kBits[j][i] | (byte >> (7 - i) & 1u) << (kBits[j][i] + 16);
-      }
-    }
+  for (int j = 0; j < 4; ++j) {
+    for (uint32_t pair = 0; pair < 256; ++pair) tables[static_cast<size_t>(j)][pair] = bits(pair, j);
   }
   return tables;
 }
 
 const NibbleTables& TablesOf(TileCodes codes) {
-  static const NibbleTables int4 = Int4Tables();
-  static const NibbleTables e2m1 = E2M1Tables();
+  static const NibbleTables int4 = MakeTables(Int4Bits);
+  static const NibbleTables e2m1 = MakeTables(E2M1Bits);
   return codes == TileCodes::kInt4 ? int4 : e2m1;
 }
 
@@ -64,10 +51,11 @@ class PanelPacker {
       for (int g = 0; g < layout_.groups(); ++g) {
         const int64_t first = k + g * layout_.group;
         const int index = layout_.scale_index(r, g);
-        const CodeChange change = writers_[r].Write(first, out + layout_.code_bytes() + index * layout_.scale_size());
-        if (change.keep != 0xff || change.flip != 0) {
+        writers_[r].Write(first, out + layout_.code_bytes() + index * layout_.scale_size());
+        if (layout_.scale == TileScale::kE4M3) {
+          const uint8_t scale = writers_[r].E4M3(first);
           for (int i = g * layout_.group / 2; i < (g + 1) * layout_.group / 2; ++i) {
-            row[i] = (row[i] & std::byte{change.keep}) ^ std::byte{change.flip};
+            row[i] = std::byte{CodesUnderE4M3(static_cast<uint8_t>(row[i]), scale)};
           }
         }
         if (layout_.zeros) {

@@ -3,21 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "core/float_formats.h"
+#include "cuda/tile_codes.h"
 #include "format/row_decoder.h"
 #include "format/scale_codec.h"
 
 namespace billfish::cuda {
 namespace {
-
-constexpr uint8_t kSigns = 0x88;  // of the two nibbles of a byte
-/// E8M0: the packed code of a row's largest scale, and the smallest with which value * 2^(b - 253) >= 0.5 * 2^(b - 253) is a normal bf16.
-constexpr int kLargestCode = 253;
-constexpr int kSmallestCode = 128;
 
 int64_t FirstScale(const PackedWeight& weight, int64_t e, int64_t row) {
   const int64_t group_rows = weight.scheme().group_rows;
@@ -51,18 +46,11 @@ bool CanRebase(const PackedWeight& weight, int64_t e, int64_t row) {
   const float row_scale = RowScaleOf(weight, e, row);
   const float rebased = std::ldexp(row_scale, base - 127);
   if (weight.scheme().row_scale && !(std::isfinite(rebased) && std::ldexp(rebased, 127 - base) == row_scale)) return false;
-  if (*low + kLargestCode - base >= kSmallestCode) return true;
+  if (*low + kLargestE8M0 - base >= kSmallestE8M0) return true;
   for (size_t g = 0; g < codes.size(); ++g) {
-    if (codes[g] + kLargestCode - base < kSmallestCode && !GroupIsZero(weight, e, row, static_cast<int64_t>(g))) return false;
+    if (codes[g] + kLargestE8M0 - base < kSmallestE8M0 && !GroupIsZero(weight, e, row, static_cast<int64_t>(g))) return false;
   }
   return true;
-}
-
-// E4M3 magnitude 1..0x7e as 5 exponent bits, 3 fraction bits: 2^(E - 9) (1 + M / 8).
-uint8_t E5M3(uint8_t magnitude) {
-  if (magnitude >= 8) return static_cast<uint8_t>(magnitude + (2 << 3));
-  const int exponent = std::bit_width(magnitude) - 1;
-  return static_cast<uint8_t>(exponent << 3 | ((magnitude << (3 - exponent)) & 7));
 }
 
 }  // namespace
@@ -107,43 +95,44 @@ RowScaleWriter::RowScaleWriter(const PackedWeight& weight, const TileLayout& lay
   }
 }
 
-CodeChange RowScaleWriter::Write(int64_t k, std::byte* out) const {
+void RowScaleWriter::Write(int64_t k, std::byte* out) const {
   const bool padding = padding_ || k >= weight_.K();
   const DType dtype = weight_.scheme().scale;
   const std::byte* scales = weight_.parts().scales.data();
   switch (layout_.scale) {
     case TileScale::kNone:
-      return {};
+      return;
     case TileScale::kE8M0: {
       int code = padding ? 127 : static_cast<int>(scales[GroupAt(k)]);
-      if (!layout_.wide_scales) code = padding ? kLargestCode : std::max(code + kLargestCode - base_, kSmallestCode);
+      if (!layout_.wide_scales) code = padding ? kLargestE8M0 : RebasedE8M0(code, base_);
       out[0] = static_cast<std::byte>(code);
-      return {};
+      return;
     }
     case TileScale::kE4M3: {
-      const auto code = padding ? uint8_t{0x38} : static_cast<uint8_t>(scales[GroupAt(k)]);
-      const auto magnitude = static_cast<uint8_t>(code & 0x7f);
-      out[0] = static_cast<std::byte>(magnitude == 0 ? uint8_t{0} : E5M3(magnitude));
-      // A negative scale negates the codes; a zero leaves them their signs, so that even -0 stays what it was.
-      return {magnitude == 0 ? kSigns : uint8_t{0xff}, code >= 0x80 ? kSigns : uint8_t{0}};
+      out[0] = static_cast<std::byte>(E5M3FromE4M3(E4M3(k)));
+      return;
     }
     case TileScale::kBF16:
     case TileScale::kF16: {
       if (!padding && dtype != DType::kF8E8M0 && dtype != DType::kF8E4M3) {
         std::memcpy(out, scales + GroupAt(k) * 2, 2);
-        return {};
+        return;
       }
       const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
       const uint16_t bits = layout_.scale == TileScale::kBF16 ? BF16FromF32(value) : F16FromF32(value);
       std::memcpy(out, &bits, sizeof bits);
-      return {};
+      return;
     }
     case TileScale::kF32:
       break;
   }
   const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
   std::memcpy(out, &value, sizeof value);
-  return {};
+  return;
+}
+
+uint8_t RowScaleWriter::E4M3(int64_t k) const {
+  return padding_ || k >= weight_.K() ? uint8_t{0x38} : static_cast<uint8_t>(weight_.parts().scales.data()[GroupAt(k)]);
 }
 
 uint8_t RowScaleWriter::Zero(int64_t k) const {

@@ -19,12 +19,6 @@ struct ScaleNeeds {
 /// What the weight's scales ask of the layout. kUnsupported: a row scale whose product with 2^9 is infinite (E4M3 scales).
 Result<ScaleNeeds> NeedsOf(const PackedWeight& weight, const TileLayout& layout);
 
-/// How the codes of a group must change with its scale: code = (code & keep) ^ flip, on both nibbles of a byte.
-struct CodeChange {
-  uint8_t keep = 0xff;
-  uint8_t flip = 0;
-};
-
 /// The scales of one row of the weight in packed form.
 class RowScaleWriter {
  public:
@@ -33,9 +27,12 @@ class RowScaleWriter {
 
   /// The fp32 factor of the row; 1 where there is none.
   float row_scale() const { return row_scale_; }
-  /// Writes the scale of the columns [k, k + layout.group), layout.scale_size() bytes, and says what becomes of their codes. k may be
-  /// beyond K: padding.
-  CodeChange Write(int64_t k, std::byte* out) const;
+  /// The code of the row's largest scale, for E8M0 scales that are rebased; else 0.
+  int base() const { return base_; }
+  /// Writes the scale of the columns [k, k + layout.group), layout.scale_size() bytes. k may be beyond K: padding.
+  void Write(int64_t k, std::byte* out) const;
+  /// The stored scale of the column, which changes its codes too; 1 in padding. Precondition: layout.scale == TileScale::kE4M3.
+  uint8_t E4M3(int64_t k) const;
   /// The zero point of the column, 0..16; 0 beyond K and in padding rows. Precondition: layout.zeros.
   uint8_t Zero(int64_t k) const;
 
