@@ -87,13 +87,14 @@ struct SwigluArgs {
   int32_t T = 0, I = 0;
 };
 
-/// y[m] = x[m] . weight^T + bias for an fp32 weight, in fp32.
-struct LinearF32Args {
-  const uint16_t* x = nullptr;    ///< [M][K] bf16
-  const float* weight = nullptr;  ///< [N][K]
-  const float* bias = nullptr;    ///< [N] or null
-  float* y = nullptr;             ///< [M][y_stride]
-  int64_t y_stride = 0;
+/// y[m] = x[m] . weight^T + bias, in fp32.
+struct LinearPlainArgs {
+  const uint16_t* x = nullptr;   ///< [M][x_stride] bf16
+  const void* weight = nullptr;  ///< [N][K] of fp32 or fp16
+  const float* bias = nullptr;   ///< [N] or null
+  float* y = nullptr;            ///< [M][y_stride]
+  int64_t x_stride = 0, y_stride = 0;
+  int32_t weight_f32 = 0;
   int32_t M = 0, N = 0, K = 0;
 };
 

@@ -27,7 +27,7 @@ KernelSpec Attention(const char* name, int64_t head_dim) {
 uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>((count + per_block - 1) / per_block); }
 
 template <class Args>
-Status Run(const LoadedKernel& kernel, LaunchShape shape, const Args& args, CUstream stream) {
+Status LaunchOne(const LoadedKernel& kernel, LaunchShape shape, const Args& args, CUstream stream) {
   // Nothing to do is no launch: a grid of zero blocks is an error to the driver.
   if (shape.grid_x == 0 || shape.grid_y == 0) return OkStatus();
   shape.dependent = true;
@@ -51,7 +51,6 @@ Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
                                                           {&ops.attention_decode_, Attention("attention_decode", head_dim)},
                                                           {&ops.attention_prefill_, Attention("attention_prefill", head_dim)},
                                                           {&ops.swiglu_, Plain("vector_swiglu")},
-                                                          {&ops.linear_f32_, Plain("linear_f32")},
                                                           {&ops.argmax_, Plain("argmax")}};
   for (const auto& [kernel, spec] : kernels) {
     BILLFISH_ASSIGN_OR_RETURN(*kernel, LoadKernel(spec, device));
@@ -60,21 +59,21 @@ Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
 }
 
 Status ModelOps::Embedding(const EmbeddingArgs& args, CUstream stream) const {
-  return Run(embedding_, {.grid_x = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
+  return LaunchOne(embedding_, {.grid_x = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
 }
 
 Status ModelOps::RmsNorm(const RmsNormArgs& args, CUstream stream) const {
   // A thread reads four values at a time where rows allow it; the count decides the order of the sum, and only the row's length decides it.
   const int64_t items = args.H % 4 == 0 ? args.H / 4 : args.H;
   const auto threads = static_cast<uint32_t>(std::clamp<int64_t>((items + 31) / 32 * 32, 32, 1024));
-  return Run(rms_norm_, {.grid_x = static_cast<uint32_t>(args.T), .threads = threads}, args, stream);
+  return LaunchOne(rms_norm_, {.grid_x = static_cast<uint32_t>(args.T), .threads = threads}, args, stream);
 }
 
 Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
   constexpr int64_t kWarps = 8;
   const LaunchShape shape{
       .grid_x = Blocks(args.heads + 2 * args.kv_heads, kWarps), .grid_y = static_cast<uint32_t>(args.T), .threads = 32 * kWarps};
-  return Run(rope_, shape, args, stream);
+  return LaunchOne(rope_, shape, args, stream);
 }
 
 Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) const {
@@ -82,7 +81,7 @@ Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) con
                           .grid_y = static_cast<uint32_t>(DecodeTiles(args.heads, args.kv_heads)),
                           .threads = kAttentionThreads,
                           .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
-  return Run(attention_decode_, shape, args, stream);
+  return LaunchOne(attention_decode_, shape, args, stream);
 }
 
 Status ModelOps::AttentionPrefill(const AttentionArgs& args, CUstream stream) const {
@@ -90,23 +89,30 @@ Status ModelOps::AttentionPrefill(const AttentionArgs& args, CUstream stream) co
                           .grid_y = static_cast<uint32_t>(args.kv_heads),
                           .threads = kAttentionThreads,
                           .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
-  return Run(attention_prefill_, shape, args, stream);
+  return LaunchOne(attention_prefill_, shape, args, stream);
 }
 
 Status ModelOps::Swiglu(const SwigluArgs& args, CUstream stream) const {
-  return Run(swiglu_, {.grid_x = Blocks(args.I, 512), .grid_y = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
-}
-
-Status ModelOps::LinearF32(const LinearF32Args& args, CUstream stream) const {
-  return Run(linear_f32_, {.grid_x = Blocks(args.N, 8), .grid_y = Blocks(args.M, 4), .threads = 256}, args, stream);
+  return LaunchOne(swiglu_, {.grid_x = Blocks(args.I, 512), .grid_y = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
 }
 
 Status ModelOps::Argmax(const ArgmaxArgs& args, CUstream stream) const {
-  return Run(argmax_, {.grid_x = kArgmaxBlocks, .threads = 256}, args, stream);
+  return LaunchOne(argmax_, {.grid_x = kArgmaxBlocks, .threads = 256}, args, stream);
+}
+
+Result<LinearPlain> LinearPlain::Create(const GpuDevice& device) {
+  LinearPlain linear;
+  BILLFISH_ASSIGN_OR_RETURN(linear.kernel_, LoadKernel(Plain("linear_plain"), device));
+  return linear;
+}
+
+Status LinearPlain::Run(const LinearPlainArgs& args, CUstream stream) const {
+  constexpr int64_t kWarps = 8, kRows = 4;
+  return LaunchOne(kernel_, {.grid_x = Blocks(args.N, kWarps), .grid_y = Blocks(args.M, kRows), .threads = 32 * kWarps}, args, stream);
 }
 
 void AppendModelOpsSpecs(Arch, std::vector<KernelSpec>& specs) {
-  for (const char* name : {"embedding", "rms_norm", "rope", "vector_swiglu", "linear_f32", "argmax"}) specs.push_back(Plain(name));
+  for (const char* name : {"embedding", "rms_norm", "rope", "vector_swiglu", "linear_plain", "argmax"}) specs.push_back(Plain(name));
   for (const int head_dim : {64, 96, 128}) {
     specs.push_back(Attention("attention_decode", head_dim));
     specs.push_back(Attention("attention_prefill", head_dim));

@@ -27,12 +27,21 @@ class ModelOps {
   Status AttentionDecode(const AttentionArgs& args, CUstream stream) const;
   Status AttentionPrefill(const AttentionArgs& args, CUstream stream) const;
   Status Swiglu(const SwigluArgs& args, CUstream stream) const;
-  Status LinearF32(const LinearF32Args& args, CUstream stream) const;
   Status Argmax(const ArgmaxArgs& args, CUstream stream) const;
 
  private:
   int head_dim_ = 0;
-  LoadedKernel embedding_, rms_norm_, rope_, attention_decode_, attention_prefill_, swiglu_, linear_f32_, argmax_;
+  LoadedKernel embedding_, rms_norm_, rope_, attention_decode_, attention_prefill_, swiglu_, argmax_;
+};
+
+/// One matrix of fp32 or fp16, see LinearPlainArgs.
+class LinearPlain {
+ public:
+  static Result<LinearPlain> Create(const GpuDevice& device);
+  Status Run(const LinearPlainArgs& args, CUstream stream) const;
+
+ private:
+  LoadedKernel kernel_;
 };
 
 /// For kernel_list.h: the kernels of all models, attention for the head dimensions that released models have.

@@ -374,27 +374,30 @@ TEST_F(ModelOpsTest, SwigluIsTheDefinition) {
   }
 }
 
-TEST_F(ModelOpsTest, LinearF32KeepsTheWeightsInFp32) {
-  for (const auto& [M, N, K] : {std::tuple{1, 1, 1}, {1, 128, 2048}, {5, 33, 257}, {64, 9, 100}}) {
-    for (const bool biased : {false, true}) {
+TEST_F(ModelOpsTest, PlainWeightsKeepAllTheirBits) {
+  const auto linear = LinearPlain::Create(*device_);
+  ASSERT_TRUE(linear) << linear.status().message();
+  for (const auto& [M, N, K] : {std::tuple{1, 1, 1}, {1, 128, 2048}, {5, 33, 257}, {64, 9, 96}}) {
+    for (const bool f32 : {true, false}) {
       const int stride = N + 3;
-      const std::vector<float> weight = Gaussian(static_cast<size_t>(N * K), 10), bias = Gaussian(static_cast<size_t>(N), 11);
+      std::vector<float> weight = Gaussian(static_cast<size_t>(N * K), 10);
+      const std::vector<float> bias = Gaussian(static_cast<size_t>(N), 11);
       const std::vector<uint16_t> x = ToBF16(Gaussian(static_cast<size_t>(M * K), 12));
+      std::vector<uint16_t> halves;
+      for (float& w : weight) {
+        halves.push_back(F16FromF32(w));
+        if (!f32) w = F32FromF16(halves.back());
+      }
       const DeviceArray<float> device_weight(weight), device_bias(bias), y(static_cast<size_t>(M * stride), -7.0f);
-      const DeviceArray<uint16_t> device_x(x);
-      ExpectOk(Ops().LinearF32({.x = device_x.get(),
-                                .weight = device_weight.get(),
-                                .bias = biased ? device_bias.get() : nullptr,
-                                .y = y.get(),
-                                .y_stride = stride,
-                                .M = M,
-                                .N = N,
-                                .K = K},
-                               nullptr));
+      const DeviceArray<uint16_t> device_x(x), device_halves(halves);
+      LinearPlainArgs args{
+          .x = device_x.get(), .weight = device_halves.get(), .y = y.get(), .x_stride = K, .y_stride = stride, .M = M, .N = N, .K = K};
+      if (f32) args.weight = device_weight.get(), args.weight_f32 = 1, args.bias = device_bias.get();
+      ExpectOk(linear->Run(args, nullptr));
       const auto found = y.Read();
       for (int m = 0; m < M; ++m) {
         for (int n = 0; n < stride; ++n) {
-          double expected = n < N && biased ? bias[static_cast<size_t>(n)] : 0, size = 1;
+          double expected = n < N && f32 ? bias[static_cast<size_t>(n)] : 0, size = 1;
           for (int k = 0; n < N && k < K; ++k) {
             const double product = FromBF16(x[static_cast<size_t>(m * K + k)]) * weight[static_cast<size_t>(n * K + k)];
             expected += product, size += std::fabs(product);
