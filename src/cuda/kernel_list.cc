@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "cuda/gather_columns.h"
+#include "cuda/linear_tile.h"
 #include "cuda/model_ops.h"
 
 namespace billfish::cuda {
@@ -25,6 +26,7 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   // One line a kernel: the Append function of its host file.
   AppendReadProbeSpecs(arch, specs);
   AppendGatherColumnsSpecs(arch, specs);
+  AppendLinearTileSpecs(arch, specs);
   AppendModelOpsSpecs(arch, specs);
   const auto key = [](const KernelSpec& spec) { return std::tie(spec.file, spec.function, spec.defines); };
   std::sort(specs.begin(), specs.end(), [&](const KernelSpec& a, const KernelSpec& b) { return key(a) < key(b); });

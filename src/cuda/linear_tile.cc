@@ -1,0 +1,293 @@
+#include "cuda/linear_tile.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "core/status_macros.h"
+
+namespace billfish::cuda {
+namespace {
+
+constexpr int64_t kBandRows = 2048;  // of x: 16 MB at K = 4096, which stays in every L2
+constexpr std::array<int, 4> kSplits = {1, 2, 3, 4};
+
+// Dynamic shared memory of one block, and of all blocks of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute
+// Capability"); 1 KB a block and the table of rows are the system's and the compiler's.
+uint32_t MostSharedBytes(Arch arch) {
+  switch (arch.number()) {
+    case 80:
+      return 160 * 1024;
+    case 86:
+    case 89:
+    case 120:
+      return 96 * 1024;
+    default:
+      return 224 * 1024;
+  }
+}
+
+uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
+  const int weight = (variant.out() / kPanelRows * layout.unit_bytes() + 127) / 128 * 128;
+  return static_cast<uint32_t>(variant.tokens() * layout.unit_k() * 2 + weight);
+}
+
+bool ScalesAccumulator(const TileLayout& layout) { return layout.scale_size() >= 2; }
+
+Result<OutType> OutTypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return OutType::kF32;
+    case DType::kBF16:
+      return OutType::kBF16;
+    case DType::kF16:
+      return OutType::kF16;
+    default:
+      return Status(ErrorCode::kUnsupported,
+                    fmt::format("a tile kernel was asked for {} output; it writes F32, BF16 or F16", DTypeName(dtype)));
+  }
+}
+
+bool Aligned16(const void* data, int64_t stride, int64_t size) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * size % 16 == 0;
+}
+
+ActivationKind KindOf(const Activation* activation) {
+  return activation == nullptr ? ActivationKind::kNone : static_cast<ActivationKind>(activation->kind);
+}
+
+// The fields that a launch takes from the weight and from where its rows are.
+Result<LinearTileArgs> ArgsOf(const TileView& weight, bool gated, const void* x, int64_t x_stride, const TileOutput& y) {
+  LinearTileArgs args;
+  BILLFISH_ASSIGN_OR_RETURN(args.out, OutTypeOf(y.dtype));
+  const TileForm& form = weight.form;
+  args.weight = reinterpret_cast<const uint8_t*>(weight.units);
+  args.row_scale = weight.row_scale;
+  args.bias = weight.bias;
+  args.x = x;
+  args.x_stride = x_stride;
+  args.y = y.data;
+  args.y_stride = y.stride;
+  args.expert_bytes = static_cast<int64_t>(form.expert_bytes());
+  args.N = static_cast<int32_t>(gated ? form.N / 2 : form.N);
+  args.K = static_cast<int32_t>(form.K);
+  args.panels = static_cast<int32_t>(form.panels);
+  args.units = static_cast<int32_t>(form.units);
+  args.x_aligned = Aligned16(x, x_stride, 2);
+  args.y_aligned = Aligned16(y.data, y.stride, DTypeBits(y.dtype) / 8);
+  return args;
+}
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Choice {
+  size_t variant = 0;
+  int splits = 1;
+};
+
+// Cycles that an SM needs for one unit of K of a tile: what its schedulers issue, but not less than a step's latency.
+double StepCycles(const TileLayout& layout, const TileVariant& v) {
+  const double mma = 6.8, decode = layout.code_bits() == 16 ? 0 : layout.codes == TileCodes::kE2M1 ? 19 : layout.code_bits() == 8 ? 20 : 11;
+  const double scale = ScalesAccumulator(layout) ? 4.0 * v.m16 * v.n8 * 16 / layout.group : 0;
+  const double warp = v.m16 * v.n8 * mma + v.m16 * (decode + 2) + v.n8 + scale;
+  const double k16 = layout.unit_k() / 16.0;
+  return std::max(k16 * warp * v.threads() / 128.0, 120.0 * k16);
+}
+
+// The variant and split with the least estimated time. Depends on shapes and device only.
+Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, int64_t M, const CudaDeviceInfo& gpu) {
+  Choice best;
+  double best_time = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < variants.size(); ++i) {
+    const TileVariant& v = variants[i];
+    const int64_t tiles = DivideUp(form.panels * kPanelRows, v.out()) * DivideUp(M, v.tokens());
+    for (const int splits : kSplits) {
+      // A cluster lies in one part of the chip; parts are not multiples of 3 or 4 SMs, so that some SMs stay idle.
+      if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits)) continue;
+      const int64_t slots = (splits > 2 ? gpu.sms * 9 / 10 : gpu.sms) * v.ctas_per_sm;
+      const int64_t ctas = tiles * splits;
+      const double waves = static_cast<double>(DivideUp(ctas, slots));
+      // CTAs that share an SM slow each other down; a last wave that is not full has them alone.
+      const double sharing = std::min<double>(v.ctas_per_sm, static_cast<double>(DivideUp(ctas, gpu.sms)));
+      const double steps = static_cast<double>(DivideUp(form.units, splits));
+      const double time = waves * (sharing * steps * StepCycles(form.layout, v) + 4000 + (splits > 1 ? 3000 : 0));
+      if (time < best_time) best_time = time, best = {i, splits};
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch) {
+  // Two accumulator sets leave no room for 64 x 64 a warp.
+  std::vector<TileVariant> variants;
+  if (ScalesAccumulator(layout)) {
+    variants = {{1, 4, 8, 1, 4, 2}, {2, 8, 8, 1, 4, 1}, {2, 8, 4, 2, 4, 1}};
+  } else {
+    variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 2}, {4, 8, 4, 2, 4, 1}};
+  }
+  for (TileVariant& v : variants) {
+    const uint32_t most = MostSharedBytes(arch);
+    while (v.stages > 2 && v.ctas_per_sm * v.stages * StageBytes(layout, v) > most) --v.stages;
+    if (v.ctas_per_sm * v.stages * StageBytes(layout, v) > most) v.ctas_per_sm = 1;
+  }
+  return variants;
+}
+
+uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, bool gated, int splits) {
+  const uint32_t pipeline = static_cast<uint32_t>(v.stages) * StageBytes(layout, v);
+  const uint32_t turn = static_cast<uint32_t>(v.threads() / 32 * 16 * (v.m16 * (gated ? 8 : 16) + 4) * 4);
+  const uint32_t sums = splits > 1 ? static_cast<uint32_t>(v.m16 * v.n8 * v.threads() * 16) : 0;
+  return std::max(pipeline, sums + turn);
+}
+
+KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
+  const auto number = [](auto value) { return std::to_string(static_cast<int>(value)); };
+  KernelSpec spec;
+  spec.file = "w4a16_linear_tile_sm80.cu";
+  spec.function = "w4a16_linear_tile_sm80";
+  spec.defines = {{"BF_CODES", number(layout.codes)},
+                  {"BF_SCALE", number(layout.scale)},
+                  {"BF_GROUP", number(layout.group)},
+                  {"BF_ZEROS", number(layout.zeros)},
+                  {"BF_WIDE", number(layout.wide_scales)},
+                  {"BF_ACT", number(half)},
+                  {"BF_M16", number(v.m16)},
+                  {"BF_N8", number(v.n8)},
+                  {"BF_WARPS_M", number(v.warps_m)},
+                  {"BF_WARPS_N", number(v.warps_n)},
+                  {"BF_STAGES", number(v.stages)},
+                  {"BF_MIN_CTAS", number(v.ctas_per_sm)},
+                  {"BF_GROUPED", number(grouped)},
+                  {"BF_ACTIVATION", number(activation)}};
+  const bool splits = !grouped && arch.major >= 9;
+  spec.shared_bytes = TileSharedBytes(layout, v, IsGated(activation), splits ? 2 : 1);
+  spec.hot = true;
+  return spec;
+}
+
+Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& weight, DType activation) {
+  BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, activation));
+  if (weight.form.E != 1 || weight.form.order != RowOrder::kPlain) {
+    return Status(
+        ErrorCode::kInvalidArgument,
+        fmt::format("a dense tile kernel was asked for a weight with {} experts in {} row order; it takes one matrix in plain order",
+                    weight.form.E, weight.form.order == RowOrder::kPlain ? "plain" : "a gate-up"));
+  }
+  LinearTile tile;
+  tile.device_ = &device;
+  tile.weight_ = weight;
+  tile.variants_ = TileVariants(weight.form.layout, device.arch());
+  for (const TileVariant& variant : tile.variants_) {
+    const KernelSpec spec = TileSpec(weight.form.layout, variant, activation == DType::kF16, false, ActivationKind::kNone, device.arch());
+    BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
+    tile.kernels_.push_back(std::move(kernel));
+  }
+  return tile;
+}
+
+Status LinearTile::Run(const void* x, int64_t x_stride, int64_t M, const TileOutput& y, CUstream stream) const {
+  if (M == 0) return OkStatus();
+  const TileForm& form = weight_.form;
+  const Choice choice = Choose(variants_, form, M, device_->info());
+  const TileVariant& variant = variants_[choice.variant];
+  BILLFISH_ASSIGN_OR_RETURN(LinearTileArgs args, ArgsOf(weight_, false, x, x_stride, y));
+  const int64_t token_tiles = DivideUp(M, variant.tokens()), out_tiles = DivideUp(form.panels * kPanelRows, variant.out());
+  const int64_t ctas = token_tiles * out_tiles * choice.splits;
+  if (M > std::numeric_limits<int32_t>::max() || ctas > std::numeric_limits<int32_t>::max()) {
+    return {
+        ErrorCode::kUnsupported,
+        fmt::format("{} rows of x were given to a weight with {} rows; that is {} tiles, above 2^31: split the batch", M, form.N, ctas)};
+  }
+  args.M = static_cast<int32_t>(M);
+  args.splits = choice.splits;
+  args.band = static_cast<int32_t>(std::max<int64_t>(1, kBandRows / variant.tokens()));
+  LaunchShape shape;
+  shape.grid_x = static_cast<uint32_t>(ctas);
+  shape.threads = static_cast<uint32_t>(variant.threads());
+  shape.shared_bytes = TileSharedBytes(form.layout, variant, false, choice.splits);
+  shape.cluster_x = static_cast<uint32_t>(choice.splits);
+  std::array<void*, 1> parameters = {&args};
+  return Launch(kernels_[choice.variant], shape, stream, parameters);
+}
+
+Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation) {
+  BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, x_dtype));
+  const bool gated = activation != nullptr && activation->gated();
+  if (gated != (weight.form.order != RowOrder::kPlain)) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("a grouped tile kernel with {} was asked for a weight in {} row order; pack gate and up in a gate-up order "
+                              "for a gated activation, and in plain order for everything else",
+                              gated ? "a gated activation" : "no gated activation", gated ? "plain" : "a gate-up"));
+  }
+  GroupedTile tile;
+  tile.device_ = &device;
+  tile.weight_ = weight;
+  tile.gated_ = gated;
+  if (activation != nullptr) tile.parameters_ = {activation->limit, activation->alpha, activation->beta};
+  tile.variants_ = TileVariants(weight.form.layout, device.arch());
+  for (const TileVariant& variant : tile.variants_) {
+    const KernelSpec spec = TileSpec(weight.form.layout, variant, x_dtype == DType::kF16, true, KindOf(activation), device.arch());
+    BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
+    tile.kernels_.push_back(std::move(kernel));
+  }
+  return tile;
+}
+
+int GroupedTile::TileRows(int64_t rows) const {
+  // Up to twice the mean in one tile: a second tile of an expert decodes its weights again.
+  const int64_t mean = DivideUp(rows, weight_.form.E);
+  for (const TileVariant& variant : variants_) {
+    if (2 * variant.tokens() >= 3 * mean) return variant.tokens();
+  }
+  return variants_.back().tokens();
+}
+
+Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
+  const auto found = std::find_if(variants_.begin(), variants_.end(), [&](const TileVariant& v) { return v.tokens() >= call.tile_rows; });
+  if (found == variants_.end() || call.tile_rows < 1) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("a grouped tile kernel was given tiles of {} rows; it takes 1 to {}", call.tile_rows, variants_.back().tokens())};
+  }
+  BILLFISH_ASSIGN_OR_RETURN(LinearTileArgs args, ArgsOf(weight_, gated_, call.x, call.x_stride, call.y));
+  args.work = call.work;
+  args.work_count = call.work_count;
+  args.source = call.source;
+  args.router_weight = call.router_weight;
+  args.activation = parameters_;
+  // Blocks stride over the tiles: their number is known on the device only.
+  LaunchShape shape;
+  shape.grid_x = static_cast<uint32_t>(device_->info().sms * found->ctas_per_sm);
+  shape.threads = static_cast<uint32_t>(found->threads());
+  shape.shared_bytes = TileSharedBytes(weight_.form.layout, *found, gated_, 1);
+  std::array<void*, 1> parameters = {&args};
+  return Launch(kernels_[static_cast<size_t>(found - variants_.begin())], shape, stream, parameters);
+}
+
+void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
+  constexpr TileLayout kInt4G128{TileCodes::kInt4, TileScale::kBF16, 128}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
+      kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32};
+  const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation) {
+    for (const TileVariant& variant : TileVariants(layout, arch)) {
+      specs.push_back(TileSpec(layout, variant, half, grouped, activation, arch));
+    }
+  };
+  for (const TileLayout& layout :
+       {kInt4G128, TileLayout{TileCodes::kInt4, TileScale::kBF16, 128, true}, TileLayout{TileCodes::kInt4, TileScale::kBF16, 32},
+        TileLayout{TileCodes::kInt4, TileScale::kNone, 0}, kNvfp4, kMxfp4, TileLayout{TileCodes::kE4M3, TileScale::kNone, 0},
+        TileLayout{TileCodes::kE4M3, TileScale::kF32, 128}, TileLayout{TileCodes::kBF16, TileScale::kNone, 0}}) {
+    append(layout, false, false, ActivationKind::kNone);
+  }
+  append(TileLayout{TileCodes::kInt4, TileScale::kF16, 128}, true, false, ActivationKind::kNone);
+  for (const TileLayout& layout : {kInt4G128, kNvfp4, kMxfp4}) append(layout, false, true, ActivationKind::kNone);
+  append(kInt4G128, false, true, ActivationKind::kSwiglu);
+  append(kNvfp4, false, true, ActivationKind::kSwiglu);
+  append(kMxfp4, false, true, ActivationKind::kSwigluOai);
+}
+
+}  // namespace billfish::cuda
