@@ -5,8 +5,13 @@
 #include <tuple>
 
 #include "cuda/gather_columns.h"
+#include "cuda/grouped_decode.h"
 #include "cuda/linear_tile.h"
 #include "cuda/model_ops.h"
+#include "cuda/moe_pipeline.h"
+#include "cuda/route.h"
+#include "cuda/slot_sort.h"
+#include "cuda/tile_weight.h"
 
 namespace billfish::cuda {
 namespace {
@@ -26,8 +31,13 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   // One line a kernel: the Append function of its host file.
   AppendReadProbeSpecs(arch, specs);
   AppendGatherColumnsSpecs(arch, specs);
+  AppendPackSpecs(arch, specs);
   AppendLinearTileSpecs(arch, specs);
   AppendModelOpsSpecs(arch, specs);
+  AppendRouteSpecs(arch, specs);
+  AppendSlotSortSpecs(arch, specs);
+  AppendGroupedDecodeSpecs(arch, specs);
+  AppendMoeSpecs(arch, specs);
   const auto key = [](const KernelSpec& spec) { return std::tie(spec.file, spec.function, spec.defines); };
   std::sort(specs.begin(), specs.end(), [&](const KernelSpec& a, const KernelSpec& b) { return key(a) < key(b); });
   specs.erase(std::unique(specs.begin(), specs.end(), [&](const KernelSpec& a, const KernelSpec& b) { return key(a) == key(b); }),

@@ -31,6 +31,13 @@ BILLFISH_HD constexpr uint8_t CodesUnderE4M3(uint8_t pair, uint8_t scale) {
   return static_cast<uint8_t>((scale & 0x80) != 0 ? kept ^ 0x88 : kept);
 }
 
+/// E8M0 and E4M3 scales as bf16, exactly.
+BILLFISH_HD constexpr uint16_t BF16FromE8M0(uint8_t code) { return code == 0 ? uint16_t{0x0040} : static_cast<uint16_t>(code << 7); }
+BILLFISH_HD constexpr uint16_t BF16FromE4M3(uint8_t code) {
+  const int sign = (code & 0x80) << 8;
+  return static_cast<uint16_t>((code & 0x7f) == 0 ? sign : sign | ((E5M3FromE4M3(code) << 4) + ((127 - 9) << 7)));
+}
+
 /// The bits that a byte of two 4-bit codes, columns c (low nibble) and c + 1 (high nibble) of register a_j, gives to a plane's word.
 BILLFISH_HD constexpr uint32_t Int4Bits(uint32_t pair, int j) { return (pair & 15u) << (4 * j) | (pair >> 4) << (4 * j + 16); }
 

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
+#include "billfish/context.h"
 #include "core/float_formats.h"
+#include "core/parallel.h"
 #include "cuda/tile_codes.h"
 #include "format/row_decoder.h"
 #include "format/scale_codec.h"
@@ -41,12 +44,12 @@ bool GroupIsZero(const PackedWeight& weight, int64_t e, int64_t row, int64_t gro
 // Whether a row can be rebased: every factor that matters stays in range, and the row scale takes the power of two without rounding.
 bool CanRebase(const PackedWeight& weight, int64_t e, int64_t row) {
   const auto codes = CodesE8M0(weight, e, row);
-  const auto [low, high] = std::minmax_element(codes.begin(), codes.end());
-  const int base = *high;
+  uint8_t low = 255, base = 0;
+  for (const uint8_t code : codes) low = std::min(low, code), base = std::max(base, code);
   const float row_scale = RowScaleOf(weight, e, row);
   const float rebased = std::ldexp(row_scale, base - 127);
   if (weight.scheme().row_scale && !(std::isfinite(rebased) && std::ldexp(rebased, 127 - base) == row_scale)) return false;
-  if (*low + kLargestE8M0 - base >= kSmallestE8M0) return true;
+  if (low + kLargestE8M0 - base >= kSmallestE8M0) return true;
   for (size_t g = 0; g < codes.size(); ++g) {
     if (codes[g] + kLargestE8M0 - base < kSmallestE8M0 && !GroupIsZero(weight, e, row, static_cast<int64_t>(g))) return false;
   }
@@ -60,7 +63,13 @@ Result<ScaleNeeds> NeedsOf(const PackedWeight& weight, const TileLayout& layout)
   const bool whole_row = weight.scheme().has_scale() && layout.scale == TileScale::kNone;
   needs.row_scale = whole_row || weight.scheme().row_scale || layout.scale == TileScale::kE4M3;
   if (layout.scale == TileScale::kE8M0) {
-    for (int64_t i = 0; i < weight.E() * weight.N() && !needs.wide; ++i) needs.wide = !CanRebase(weight, i / weight.N(), i % weight.N());
+    std::atomic<bool> wide = false;
+    ParallelFor(DefaultThreads(), weight.E() * weight.N(), 64, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end && !wide; ++i) {
+        if (!CanRebase(weight, i / weight.N(), i % weight.N())) wide = true;
+      }
+    });
+    needs.wide = wide;
     if (!needs.wide) needs.row_scale = true;
   }
   if (layout.scale == TileScale::kE4M3 && weight.scheme().row_scale) {
@@ -88,7 +97,7 @@ RowScaleWriter::RowScaleWriter(const PackedWeight& weight, const TileLayout& lay
     row_scale_ = format::LoadScale(weight.scheme().scale, weight.parts().scales.data(), first_);
   } else if (layout.scale == TileScale::kE8M0 && !layout.wide_scales) {
     const auto codes = CodesE8M0(weight, e, row);
-    base_ = *std::max_element(codes.begin(), codes.end());
+    for (const int code : codes) base_ = std::max(base_, code);
     row_scale_ = std::ldexp(row_scale_, base_ - 127);
   } else if (layout.scale == TileScale::kE4M3) {
     row_scale_ = std::ldexp(row_scale_, kE4M3Rebase);

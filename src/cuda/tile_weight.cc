@@ -2,86 +2,106 @@
 
 #include <algorithm>
 #include <array>
-#include <span>
+#include <cstring>
 #include <vector>
 
 #include "billfish/context.h"
 #include "core/parallel.h"
 #include "core/status_macros.h"
-#include "cuda/driver.h"
-#include "cuda/driver_api.h"
-#include "cuda/tile_pack.h"
+#include "cuda/pack_args.h"
+#include "cuda/tile_scales.h"
+#include "cuda/upload_slots.h"
 
 namespace billfish::cuda {
 namespace {
 
-constexpr size_t kSlotBytes = size_t{16} << 20;
+constexpr size_t kMostSlotBytes = size_t{8} << 20;
 constexpr size_t kAlignment = 256;
+constexpr int64_t kMostPanels = 65535;  // of a grid
 
-size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-CUdeviceptr Address(const void* pointer) { return static_cast<CUdeviceptr>(reinterpret_cast<uintptr_t>(pointer)); }
+KernelSpec PackSpec() { return {.file = "pack_tiles.cu", .function = "pack_tiles"}; }
 
-// Two slots of page-locked memory, each filled by the CPU while the other is copied.
-class Uploader {
- public:
-  Uploader() = default;
-  Uploader(const Uploader&) = delete;
-  Uploader& operator=(const Uploader&) = delete;
-  ~Uploader() {
-    if (api_ == nullptr) return;
-    if (stream_ != nullptr) api_->StreamSynchronize(stream_), api_->StreamDestroy(stream_);
-    for (Slot& slot : slots_) {
-      if (slot.copied != nullptr) api_->EventDestroy(slot.copied);
-      if (slot.bytes != nullptr) api_->MemFreeHost(slot.bytes);
+TileScale SourceScale(DType dtype) {
+  switch (dtype) {
+    case DType::kF8E8M0:
+      return TileScale::kE8M0;
+    case DType::kF8E4M3:
+      return TileScale::kE4M3;
+    case DType::kBF16:
+      return TileScale::kBF16;
+    case DType::kF16:
+      return TileScale::kF16;
+    default:
+      return TileScale::kF32;
+  }
+}
+
+// Where the arrays of `rows` plain rows lie in a slot: codes, scales, zero points, bases.
+struct SlotMap {
+  size_t row_bytes = 0, scale_bytes = 0, zero_bytes = 0;  // of a row
+  size_t scales = 0, zeros = 0, bases = 0, total = 0;     // offsets
+
+  SlotMap(const PackedWeight& weight, const TileForm& form, int64_t rows) {
+    const auto count = static_cast<size_t>(rows);
+    row_bytes = static_cast<size_t>(weight.row_bytes());
+    if (form.layout.scale != TileScale::kNone) {
+      scale_bytes = static_cast<size_t>(weight.groups()) * static_cast<size_t>(DTypeBits(weight.scheme().scale)) / 8;
     }
+    if (form.layout.zeros) zero_bytes = static_cast<size_t>(weight.groups());
+    scales = Aligned(count * row_bytes);
+    zeros = scales + Aligned(count * scale_bytes);
+    bases = zeros + Aligned(count * zero_bytes);
+    total = bases + Aligned(count * sizeof(int32_t));
   }
 
-  Status Open(size_t slot_bytes) {
-    BILLFISH_ASSIGN_OR_RETURN(api_, Driver());
-    BILLFISH_RETURN_IF_ERROR(Check(api_->StreamCreate(&stream_, kStreamNonBlocking), "creating a stream for a weight"));
-    for (Slot& slot : slots_) {
-      BILLFISH_RETURN_IF_ERROR(Check(api_->EventCreate(&slot.copied, kEventDisableTiming), "creating an event for a weight"));
-      BILLFISH_RETURN_IF_ERROR(Check(api_->MemAllocHost(&slot.bytes, slot_bytes), "allocating page-locked memory for a weight"));
-    }
-    return OkStatus();
-  }
-
-  // The slot to fill next, free again.
-  Result<std::byte*> NextSlot() {
-    current_ = 1 - current_;
-    Slot& slot = slots_[current_];
-    if (slot.used) BILLFISH_RETURN_IF_ERROR(Check(api_->EventSynchronize(slot.copied), "waiting for the copy of a weight"));
-    return static_cast<std::byte*>(slot.bytes);
-  }
-
-  // Sends the slot last handed out.
-  Status Send(std::byte* to, size_t bytes) {
-    Slot& slot = slots_[current_];
-    slot.used = true;
-    BILLFISH_RETURN_IF_ERROR(Check(api_->MemcpyHtoDAsync(Address(to), slot.bytes, bytes, stream_), "copying a weight to the device"));
-    return Check(api_->EventRecord(slot.copied, stream_), "recording the copy of a weight");
-  }
-
-  // For small arrays: done when it returns.
-  Status SendNow(const std::byte* to, const void* from, size_t bytes) {
-    BILLFISH_RETURN_IF_ERROR(Check(api_->MemcpyHtoDAsync(Address(to), from, bytes, stream_), "copying a weight to the device"));
-    return Finish();
-  }
-
-  Status Finish() { return Check(api_->StreamSynchronize(stream_), "waiting for a weight"); }
-
- private:
-  struct Slot {
-    void* bytes = nullptr;
-    CUevent copied = nullptr;
-    bool used = false;
-  };
-  const DriverApi* api_ = nullptr;
-  CUstream stream_ = nullptr;
-  std::array<Slot, 2> slots_;
-  size_t current_ = 0;
+  size_t bytes_per_row() const { return row_bytes + scale_bytes + zero_bytes + sizeof(int32_t); }
 };
+
+// Copies packed row `row` of the stack of experts, as the plain form has it, to place `place` of a slot. Returns its row scale.
+float CopyRow(const PackedWeight& weight, const TileForm& form, const SlotMap& map, int64_t row, int64_t place, std::byte* slot) {
+  const int64_t e = row / form.packed_rows(), source = SourceRow(form, row % form.packed_rows());
+  const RowScaleWriter writer(weight, form.layout, e, source);
+  const int32_t base = source < 0 ? -1 : writer.base();
+  const auto at = static_cast<size_t>(place);
+  std::memcpy(slot + map.bases + at * sizeof base, &base, sizeof base);
+  if (source < 0) return writer.row_scale();
+  const auto first = static_cast<size_t>(e * form.N + source);
+  std::memcpy(slot + at * map.row_bytes, weight.parts().codes.data() + first * map.row_bytes, map.row_bytes);
+  const int64_t group_rows = weight.scheme().group_rows;
+  const auto scale_row = static_cast<size_t>(e * weight.scale_rows() + (group_rows == 0 ? 0 : source / group_rows));
+  if (map.scale_bytes > 0) {
+    std::memcpy(slot + map.scales + at * map.scale_bytes, weight.parts().scales.data() + scale_row * map.scale_bytes, map.scale_bytes);
+  }
+  if (map.zero_bytes > 0) {
+    std::memcpy(slot + map.zeros + at * map.zero_bytes, weight.parts().zeros.data() + scale_row * map.zero_bytes, map.zero_bytes);
+  }
+  return writer.row_scale();
+}
+
+Status LaunchPack(const LoadedKernel& kernel, const PackedWeight& weight, const TileForm& form, const SlotMap& map, const std::byte* slot,
+                  std::byte* tiles, int64_t panels, CUstream stream) {
+  const auto at = [&](size_t offset) { return reinterpret_cast<const uint8_t*>(slot + offset); };
+  PackArgs args{};
+  args.codes = at(0);
+  args.scales = at(map.scales);
+  args.zeros = at(map.zeros);
+  args.bases = reinterpret_cast<const int32_t*>(slot + map.bases);
+  args.tiles = reinterpret_cast<uint8_t*>(tiles);
+  args.layout = form.layout;
+  args.source_scale = SourceScale(weight.scheme().scale);
+  args.group_columns = weight.groups() == 1 ? form.K : weight.scheme().group;
+  args.row_bytes = weight.row_bytes();
+  args.groups = weight.groups();
+  args.K = form.K;
+  LaunchShape shape;
+  shape.grid_x = static_cast<uint32_t>(form.units);
+  shape.grid_y = static_cast<uint32_t>(panels);
+  shape.threads = kTileThreads;
+  std::array<void*, 1> parameters = {&args};
+  return Launch(kernel, shape, stream, parameters);
+}
 
 }  // namespace
 
@@ -91,49 +111,49 @@ Result<TileWeight> TileWeight::Upload(const PackedWeight& weight, const GpuDevic
   BILLFISH_ASSIGN_OR_RETURN(out.form_, FormOf(weight, order));
   const TileForm& form = out.form_;
   const size_t tile_bytes = static_cast<size_t>(form.E) * form.expert_bytes();
-  const size_t rows = static_cast<size_t>(form.E * form.packed_rows());
+  const int64_t rows = form.E * form.packed_rows();
   const std::vector<int32_t>& perm = weight.parts().perm;
   size_t total = tile_bytes;
   if (form.has_row_scale) {
     out.row_scale_offset_ = Aligned(total);
-    total = out.row_scale_offset_ + rows * sizeof(float);
+    total = out.row_scale_offset_ + static_cast<size_t>(rows) * sizeof(float);
   }
   if (!perm.empty()) {
     out.perm_offset_ = Aligned(total);
     total = out.perm_offset_ + perm.size() * sizeof(int32_t);
   }
   BILLFISH_ASSIGN_OR_RETURN(out.memory_, DeviceBuffer::Allocate({Device::Kind::kCuda, device.info().index}, total));
+  BILLFISH_ASSIGN_OR_RETURN(const LoadedKernel kernel, LoadKernel(PackSpec(), device));
 
-  // Panels of all experts in one row: a slice is as many as fill a slot.
-  const size_t panel_bytes = form.panel_bytes();
+  // The panels of all experts in one row; a slice of them is what a slot holds.
   const int64_t panels = form.E * form.panels;
-  const int64_t slice = std::clamp<int64_t>(static_cast<int64_t>(kSlotBytes / panel_bytes), 1, panels);
-  BILLFISH_RETURN_IF_ERROR(device.MakeCurrent());
-  Uploader uploader;
-  BILLFISH_RETURN_IF_ERROR(uploader.Open(static_cast<size_t>(slice) * panel_bytes));
-  std::vector<float> row_scale(form.has_row_scale ? rows : 0);
+  const size_t slot_bytes = std::min(kMostSlotBytes, total / 32);
+  const int64_t slice = std::clamp<int64_t>(static_cast<int64_t>(slot_bytes / (kPanelRows * SlotMap(weight, form, 1).bytes_per_row())), 1,
+                                            std::min(panels, kMostPanels));
+  const SlotMap map(weight, form, slice * kPanelRows);
+  UploadSlots slots;
+  BILLFISH_RETURN_IF_ERROR(slots.Open(device, map.total));
+  std::vector<float> row_scale(static_cast<size_t>(rows));
   for (int64_t begin = 0; begin < panels; begin += slice) {
     const int64_t count = std::min(slice, panels - begin);
-    BILLFISH_ASSIGN_OR_RETURN(std::byte* const slot, uploader.NextSlot());
-    ParallelFor(threads, count, 1, [&](int64_t from, int64_t to) {
+    BILLFISH_ASSIGN_OR_RETURN(std::byte* const host, slots.Next());
+    ParallelFor(threads, count * kPanelRows, 16, [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) {
-        const int64_t panel = (begin + i) % form.panels;
-        PackPanels(weight, form, (begin + i) / form.panels, panel, panel + 1, {slot + static_cast<size_t>(i) * panel_bytes, panel_bytes},
-                   form.has_row_scale ? std::span(row_scale).subspan(static_cast<size_t>((begin + i) * kPanelRows), kPanelRows)
-                                      : std::span<float>());
+        const int64_t row = begin * kPanelRows + i;
+        row_scale[static_cast<size_t>(row)] = CopyRow(weight, form, map, row, i, host);
       }
     });
-    BILLFISH_RETURN_IF_ERROR(
-        uploader.Send(out.memory_.data() + static_cast<size_t>(begin) * panel_bytes, static_cast<size_t>(count) * panel_bytes));
+    BILLFISH_ASSIGN_OR_RETURN(const std::byte* const plain, slots.Send(map.total));
+    BILLFISH_RETURN_IF_ERROR(LaunchPack(kernel, weight, form, map, plain,
+                                        out.memory_.data() + static_cast<size_t>(begin) * form.panel_bytes(), count, slots.stream()));
+    BILLFISH_RETURN_IF_ERROR(slots.Release());
   }
-  if (form.has_row_scale) {
-    BILLFISH_RETURN_IF_ERROR(uploader.SendNow(out.At(out.row_scale_offset_), row_scale.data(), rows * sizeof(float)));
-  }
-  if (!perm.empty()) {
-    BILLFISH_RETURN_IF_ERROR(uploader.SendNow(out.At(out.perm_offset_), perm.data(), perm.size() * sizeof(int32_t)));
-  }
-  BILLFISH_RETURN_IF_ERROR(uploader.Finish());
+  if (form.has_row_scale) BILLFISH_RETURN_IF_ERROR(slots.SendNow(out.At(out.row_scale_offset_), std::as_bytes(std::span(row_scale))));
+  if (!perm.empty()) BILLFISH_RETURN_IF_ERROR(slots.SendNow(out.At(out.perm_offset_), std::as_bytes(std::span(perm))));
+  BILLFISH_RETURN_IF_ERROR(slots.Finish());
   return out;
 }
+
+void AppendPackSpecs(Arch, std::vector<KernelSpec>& specs) { specs.push_back(PackSpec()); }
 
 }  // namespace billfish::cuda

@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "billfish/cuda.h"
 #include "billfish/status.h"
 #include "billfish/weight.h"
 #include "cuda/device.h"
+#include "cuda/jit.h"
 #include "cuda/tile_form.h"
 
 namespace billfish::cuda {
@@ -17,9 +19,9 @@ class TileWeight {
  public:
   TileWeight() = default;
 
-  /// Packs the weight on the CPU, a slice of panels at a time, while the slice before is on its way to the device. Beside the weight itself
-  /// the host holds 32 MB (two panels if they are larger) and the device nothing. threads = 0 uses DefaultThreads(). Returns when all is
-  /// on the device. Errors: FormOf's, kOutOfMemory, kDevice.
+  /// Sends the plain rows, a slice of panels at a time, and packs them on the device (src/cuda/kernels/pack_tiles.cu). Beside the weight
+  /// itself host and device hold two slices: 16 MB, or 1/16 of the packed weight if that is less, or two panels if that is more.
+  /// threads = 0 uses DefaultThreads(). Returns when all is done. Errors: FormOf's, LoadKernel's, kOutOfMemory, kDevice.
   static Result<TileWeight> Upload(const PackedWeight& weight, const GpuDevice& device, RowOrder order, int threads = 0);
 
   const TileForm& form() const { return form_; }
@@ -39,5 +41,8 @@ class TileWeight {
   DeviceBuffer memory_;
   size_t row_scale_offset_ = 0, perm_offset_ = 0;  ///< 0 = absent: the tiles come first
 };
+
+/// What `billfish kernels` lists.
+void AppendPackSpecs(Arch arch, std::vector<KernelSpec>& specs);
 
 }  // namespace billfish::cuda
