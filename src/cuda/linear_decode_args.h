@@ -1,0 +1,24 @@
+// The argument of the dense decode kernel, one struct passed by value. Shared with device code: freestanding.
+#pragma once
+
+#include "cuda/linear_tile_args.h"
+#include "cuda/tile_layout.h"
+
+namespace billfish::cuda {
+
+struct LinearDecodeArgs {
+  const uint8_t* weight = nullptr;     ///< units in the layout of the kernel
+  const float* row_scale = nullptr;    ///< [panels * 64], may be null
+  const float* bias = nullptr;         ///< [panels * 64], may be null
+  const void* x = nullptr;             ///< [M][K], 16-bit
+  void* y = nullptr;                   ///< [M][N]
+  int64_t x_stride = 0, y_stride = 0;  ///< elements from row to row
+  int32_t M = 0, N = 0, K = 0;
+  int32_t panels = 0, units = 0;
+  int32_t splits_log2 = 0;  ///< CTAs of a cluster, each with its slice of K
+  int32_t x_row_bytes = 0;  ///< of a row of the slice of x in shared memory, an odd multiple of 16
+  OutType out = OutType::kBF16;
+  int32_t x_aligned = 1;  ///< x and its rows start at multiples of 16 bytes
+};
+
+}  // namespace billfish::cuda
