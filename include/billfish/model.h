@@ -17,6 +17,7 @@
 #include "billfish/backend.h"
 #include "billfish/context.h"
 #include "billfish/moe.h"
+#include "billfish/panel_store.h"
 #include "billfish/status.h"
 #include "billfish/tensor.h"
 
@@ -90,6 +91,9 @@ struct ModelOptions {
   Mode mode = Mode::kExact;
   std::string kernel;       ///< use this kernel wherever it supports the matrix; an error if it supports none
   int64_t max_context = 0;  ///< longest sequence of a cache, in tokens; 0 = max_position_embeddings of config.json
+  /// A folder that keeps packed weights between loads (see PanelStore); empty = none. Entries belong to the sizes, times of change and
+  /// headers of the checkpoint's files and to its configuration, wherever it lies, and to this version of billfish.
+  std::filesystem::path panel_cache;
   std::function<bool(const LoadProgress&)> progress;  ///< called after each layer; false stops with kCancelled
 };
 
@@ -132,6 +136,8 @@ class Model {
   int64_t max_context() const;
   /// Every matrix in the order in which a forward call reads them.
   std::span<const ModuleSummary> modules() const;
+  /// What ModelOptions::panel_cache did; all zero without one.
+  const PanelStore::Report& panel_cache() const;
 
   /// Room for max_tokens tokens. kInvalidArgument outside 1 .. max_context(), kOutOfMemory.
   Result<KvCache> NewCache(int64_t max_tokens) const;

@@ -79,6 +79,7 @@ struct MoeOptions {
   std::string kernel = {};            ///< insist on one kernel for both matrices; empty = choose
   ConstTensorView gate_up_bias = {};  ///< optional [E,2I] in `order`
   ConstTensorView down_bias = {};     ///< optional [E,H]
+  PanelEntry panels = {};             ///< optional: where the packed weights are kept between runs, as two entries
 };
 
 class MoeLayer {
@@ -90,6 +91,8 @@ class MoeLayer {
 
   /// gate_up [E,2I,H] ([E,I,H] for an activation without gate), down [E,H,I].
   static Result<MoeLayer> Create(const PackedWeight& gate_up, const PackedWeight& down, const MoeOptions& options);
+  /// From what an earlier Create kept in options.panels; see Linear::Map.
+  static Result<MoeLayer> Map(const MoeOptions& options);
 
   /// x [T,H] of activation_dtype, y [T,H] f32 or bf16; y is overwritten. Deterministic: slots are summed in slot order in fp32.
   /// An expert that no token chose is never read; a slot with id -1 adds nothing. Other ids outside 0..E-1: kInvalidArgument.
@@ -103,6 +106,8 @@ class MoeLayer {
   MatrixInfo down() const;
 
  private:
+  static Result<MoeLayer> FromMatrices(Result<GroupedLinear> gate_up, Result<GroupedLinear> down, const MoeOptions& options);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

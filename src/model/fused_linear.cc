@@ -6,8 +6,41 @@
 
 namespace billfish::model {
 
-Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish) {
-  FusedLinear fused;
+namespace {
+
+// All parts as one, without weight.
+FusedLinear::Part Join(const std::string& name, const std::vector<FusedLinear::Part>& parts) {
+  FusedLinear::Part joined{name, 0, {}, {}};
+  const bool biased = std::any_of(parts.begin(), parts.end(), [](const FusedLinear::Part& part) { return !part.bias.empty(); });
+  for (const FusedLinear::Part& part : parts) {
+    joined.N += part.N;
+    joined.bias.insert(joined.bias.end(), part.bias.begin(), part.bias.end());
+    if (biased) joined.bias.resize(static_cast<size_t>(joined.N));  // a part without bias adds zero
+  }
+  return joined;
+}
+
+}  // namespace
+
+Status FusedLinear::Add(const Part& part, const ModelOptions& options, KernelWish& wish, const PanelStore* store,
+                        FunctionRef<Result<Linear>(const LinearOptions&)> create) {
+  LinearOptions linear_options;
+  linear_options.activation = options.activation;
+  linear_options.mode = options.mode;
+  linear_options.panels = {store, part.name};
+  if (!part.bias.empty()) linear_options.bias = ConstTensorView(part.bias.data(), DType::kF32, {part.N});
+  Result<Linear> linear = wish.Grant([&](const std::string& kernel) {
+    linear_options.kernel = kernel;
+    return create(linear_options);
+  });
+  if (!linear.ok()) return linear.error().WithContext(part.name);
+  n_ += part.N;
+  pieces_.push_back({part.name, std::move(*linear)});
+  return OkStatus();
+}
+
+Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish,
+                                        const PanelStore* store) {
   if (parts.size() > 1) {
     std::vector<PackedWeight> weights;
     weights.reserve(parts.size());
@@ -16,31 +49,31 @@ Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Par
         std::all_of(weights.begin(), weights.end(), [&](const PackedWeight& w) { return w.scheme() == weights[0].scheme(); });
     if (same_scheme) {
       if (Result<PackedWeight> all = PackedWeight::ConcatRows(weights); all.ok()) {
-        Part joined{name, 0, std::move(*all), {}};
-        const bool biased = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return !part.bias.empty(); });
-        for (const Part& part : parts) {
-          joined.N += part.N;
-          joined.bias.insert(joined.bias.end(), part.bias.begin(), part.bias.end());
-          if (biased) joined.bias.resize(static_cast<size_t>(joined.N));  // a part without bias adds zero
-        }
+        Part joined = Join(name, parts);
+        joined.weight = std::move(*all);
         parts.clear();
         parts.push_back(std::move(joined));
       }
     }
   }
-  for (Part& part : parts) {
-    LinearOptions linear_options;
-    linear_options.activation = options.activation;
-    linear_options.mode = options.mode;
-    if (!part.bias.empty()) linear_options.bias = ConstTensorView(part.bias.data(), DType::kF32, {part.N});
-    Result<Linear> linear = wish.Grant([&](const std::string& kernel) {
-      linear_options.kernel = kernel;
-      return Linear::Create(part.weight, linear_options);
-    });
-    if (!linear.ok()) return linear.error().WithContext(part.name);
-    fused.n_ += part.N;
-    fused.pieces_.push_back({part.name, part.weight.scheme().Name(), std::move(*linear)});
+  FusedLinear fused;
+  for (const Part& part : parts) {
+    BILLFISH_RETURN_IF_ERROR(fused.Add(part, options, wish, store,
+                                       [&](const LinearOptions& linear_options) { return Linear::Create(part.weight, linear_options); }));
   }
+  return fused;
+}
+
+Result<FusedLinear> FusedLinear::Map(const std::string& name, const std::vector<Part>& parts, const ModelOptions& options, KernelWish& wish,
+                                     const PanelStore& store) {
+  const auto map = [](const LinearOptions& linear_options) { return Linear::Map(linear_options); };
+  FusedLinear fused;
+  if (parts.size() > 1) {
+    const Status status = fused.Add(Join(name, parts), options, wish, &store, map);
+    if (status.ok()) return fused;
+    if (status.code() != ErrorCode::kNotFound) return status;
+  }
+  for (const Part& part : parts) BILLFISH_RETURN_IF_ERROR(fused.Add(part, options, wish, &store, map));
   return fused;
 }
 
@@ -65,7 +98,7 @@ size_t FusedLinear::WorkspaceBytes(int64_t M) const {
 
 void FusedLinear::Summarise(std::vector<ModuleSummary>& modules) const {
   for (const Piece& piece : pieces_) {
-    modules.push_back({piece.name, piece.scheme, std::string(piece.linear.kernel()), 1, piece.linear.N(), piece.linear.K(),
+    modules.push_back({piece.name, piece.linear.scheme().Name(), std::string(piece.linear.kernel()), 1, piece.linear.N(), piece.linear.K(),
                        piece.linear.bytes(), piece.linear.weight_bytes()});
   }
 }

@@ -7,6 +7,7 @@
 #include "billfish/checkpoint.h"
 #include "billfish/linear.h"
 #include "billfish/model.h"
+#include "core/parallel.h"
 #include "model/kernel_wish.h"
 
 namespace billfish::model {
@@ -22,7 +23,12 @@ class FusedLinear {
 
   /// Concatenates the rows of all parts; parts whose schemes differ stay matrices of their own. `name` is what modules() says of a
   /// concatenated one.
-  static Result<FusedLinear> Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish);
+  /// Packed matrices are kept in `store` unless that is null.
+  static Result<FusedLinear> Create(const std::string& name, std::vector<Part> parts, const ModelOptions& options, KernelWish& wish,
+                                    const PanelStore* store);
+  /// The same from what Create kept, without the weights of the parts. kNotFound if something is missing.
+  static Result<FusedLinear> Map(const std::string& name, const std::vector<Part>& parts, const ModelOptions& options, KernelWish& wish,
+                                 const PanelStore& store);
 
   /// y [M, N] f32 with N the sum of all parts; x [M, K].
   Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;
@@ -33,9 +39,11 @@ class FusedLinear {
  private:
   struct Piece {
     std::string name;
-    std::string scheme;
     Linear linear;
   };
+  Status Add(const Part& part, const ModelOptions& options, KernelWish& wish, const PanelStore* store,
+             FunctionRef<Result<Linear>(const LinearOptions&)> create);
+
   int64_t n_ = 0;
   std::vector<Piece> pieces_;
 };

@@ -9,6 +9,7 @@
 
 #include "core/float_formats.h"
 #include "core/status_macros.h"
+#include "model/checkpoint_identity.h"
 
 namespace billfish::model {
 namespace {
@@ -16,21 +17,28 @@ namespace {
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options,
-         KernelWish& wish)
-      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options), wish_(wish) {}
+         KernelWish& wish, const PanelStore* store)
+      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options), wish_(wish), store_(store) {}
 
   Result<Layer> LoadLayer(int64_t index);
   Result<std::vector<float>> Vector(const std::string& tensor, int64_t size) const;
-  Result<FusedLinear::Part> Part(const std::string& module, int64_t N, int64_t K, bool needs_bias = false) const;
   Result<Embedding> LoadEmbedding() const;
   Result<FusedLinear> LoadHead() const;
 
  private:
+  struct MatrixName {
+    std::string module;
+    int64_t N;
+    bool needs_bias = false;
+  };
+
   bool HasModule(const std::string& module) const { return checkpoint_.Describe(module).ok(); }
   Result<PackedWeight> Matrix(const std::string& module, int64_t E, int64_t N, int64_t K) const;
+  Result<FusedLinear> Fused(const std::string& name, int64_t K, const std::vector<MatrixName>& matrices) const;
   Status LoadAttention(const std::string& prefix, Layer& layer) const;
   Status LoadDense(const std::string& prefix, Layer& layer) const;
   Status LoadExperts(const std::string& prefix, Layer& layer) const;
+  Result<MoeLayer> ReadExperts(const std::string& prefix, bool fused, MoeOptions moe) const;
   Result<PackedWeight> ExpertStack(const std::string& prefix, std::string_view pattern, int64_t N, int64_t K) const;
   Result<PackedWeight> FusedStack(const std::string& module, int64_t N, int64_t K) const;
   Result<std::vector<float>> StackBias(const std::string& prefix, std::string_view fused, std::span<const std::string_view> patterns,
@@ -41,6 +49,7 @@ class Loader {
   const ModelConfig& config_;
   const ModelOptions& options_;
   KernelWish& wish_;
+  const PanelStore* store_;  // null without panel cache
 };
 
 std::string ExpertName(const std::string& prefix, std::string_view pattern, int64_t expert) {
@@ -66,30 +75,36 @@ Result<PackedWeight> Loader::Matrix(const std::string& module, int64_t E, int64_
   return checkpoint_.LoadWeight(module);
 }
 
-Result<FusedLinear::Part> Loader::Part(const std::string& module, int64_t N, int64_t K, bool needs_bias) const {
-  FusedLinear::Part part{module, N, {}, {}};
-  BILLFISH_ASSIGN_OR_RETURN(part.weight, Matrix(module, 1, N, K));
-  if (needs_bias || checkpoint_.Find(module + ".bias") != nullptr) {
-    BILLFISH_ASSIGN_OR_RETURN(part.bias, Vector(module + ".bias", N));
+Result<FusedLinear> Loader::Fused(const std::string& name, int64_t K, const std::vector<MatrixName>& matrices) const {
+  std::vector<FusedLinear::Part> parts;
+  for (const MatrixName& matrix : matrices) {
+    FusedLinear::Part part{matrix.module, matrix.N, {}, {}};
+    if (matrix.needs_bias || checkpoint_.Find(matrix.module + ".bias") != nullptr) {
+      BILLFISH_ASSIGN_OR_RETURN(part.bias, Vector(matrix.module + ".bias", matrix.N));
+    }
+    parts.push_back(std::move(part));
   }
-  return part;
+  if (store_ != nullptr) {
+    Result<FusedLinear> mapped = FusedLinear::Map(name, parts, options_, wish_, *store_);
+    if (mapped.ok() || mapped.error().code() != ErrorCode::kNotFound) return mapped;
+  }
+  for (FusedLinear::Part& part : parts) {
+    BILLFISH_ASSIGN_OR_RETURN(part.weight, Matrix(part.name, 1, part.N, K));
+  }
+  return FusedLinear::Create(name, std::move(parts), options_, wish_, store_);
 }
 
 Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
   const std::string attention = prefix + "self_attn.";
-  std::vector<FusedLinear::Part> parts;
-  for (const auto& [name, heads] :
-       {std::pair{"q_proj", config_.heads}, std::pair{"k_proj", config_.kv_heads}, std::pair{"v_proj", config_.kv_heads}}) {
-    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(attention + name, heads * config_.head_dim, config_.hidden,
-                                                           architecture_.qkv_bias || config_.attention_bias));
-    parts.push_back(std::move(part));
-  }
-  BILLFISH_ASSIGN_OR_RETURN(layer.qkv, FusedLinear::Create(attention + "qkv_proj", std::move(parts), options_, wish_));
+  const bool qkv_bias = architecture_.qkv_bias || config_.attention_bias;
   const bool o_bias = config_.attention_bias && !architecture_.qkv_bias;
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part o, Part(attention + "o_proj", config_.hidden, config_.heads * config_.v_head_dim, o_bias));
-  parts.clear();
-  parts.push_back(std::move(o));
-  BILLFISH_ASSIGN_OR_RETURN(layer.o, FusedLinear::Create(attention + "o_proj", std::move(parts), options_, wish_));
+  const int64_t kv_rows = config_.kv_heads * config_.head_dim;
+  BILLFISH_ASSIGN_OR_RETURN(layer.qkv, Fused(attention + "qkv_proj", config_.hidden,
+                                             {{attention + "q_proj", config_.heads * config_.head_dim, qkv_bias},
+                                              {attention + "k_proj", kv_rows, qkv_bias},
+                                              {attention + "v_proj", kv_rows, qkv_bias}}));
+  BILLFISH_ASSIGN_OR_RETURN(
+      layer.o, Fused(attention + "o_proj", config_.heads * config_.v_head_dim, {{attention + "o_proj", config_.hidden, o_bias}}));
   if (architecture_.qk_norm) {
     BILLFISH_ASSIGN_OR_RETURN(layer.q_norm, Vector(attention + "q_norm.weight", config_.head_dim));
     BILLFISH_ASSIGN_OR_RETURN(layer.k_norm, Vector(attention + "k_norm.weight", config_.head_dim));
@@ -101,16 +116,10 @@ Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
 }
 
 Status Loader::LoadDense(const std::string& prefix, Layer& layer) const {
-  std::vector<FusedLinear::Part> parts;
-  for (const char* name : {"mlp.gate_proj", "mlp.up_proj"}) {
-    BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(prefix + name, config_.intermediate, config_.hidden));
-    parts.push_back(std::move(part));
-  }
-  BILLFISH_ASSIGN_OR_RETURN(layer.gate_up, FusedLinear::Create(prefix + "mlp.gate_up_proj", std::move(parts), options_, wish_));
-  parts.clear();
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part down, Part(prefix + "mlp.down_proj", config_.hidden, config_.intermediate));
-  parts.push_back(std::move(down));
-  BILLFISH_ASSIGN_OR_RETURN(layer.down, FusedLinear::Create(prefix + "mlp.down_proj", std::move(parts), options_, wish_));
+  const std::string mlp = prefix + "mlp.";
+  BILLFISH_ASSIGN_OR_RETURN(layer.gate_up, Fused(mlp + "gate_up_proj", config_.hidden,
+                                                 {{mlp + "gate_proj", config_.intermediate}, {mlp + "up_proj", config_.intermediate}}));
+  BILLFISH_ASSIGN_OR_RETURN(layer.down, Fused(mlp + "down_proj", config_.intermediate, {{mlp + "down_proj", config_.hidden}}));
   return OkStatus();
 }
 
@@ -170,21 +179,43 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
   const int64_t E = config_.experts, I = config_.moe_intermediate, H = config_.hidden;
   std::string router_name = prefix + std::string(names.router);
   if (!HasModule(router_name) && HasModule(prefix + "mlp.gate")) router_name = prefix + "mlp.gate";
-  std::vector<FusedLinear::Part> router;
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part router_part, Part(router_name, E, H, names.biased));
-  router.push_back(std::move(router_part));
-  BILLFISH_ASSIGN_OR_RETURN(layer.router, FusedLinear::Create(router_name, std::move(router), options_, wish_));
+  BILLFISH_ASSIGN_OR_RETURN(layer.router, Fused(router_name, H, {{router_name, E, names.biased}}));
 
-  PackedWeight gate_up, down;
+  const bool fused = !names.gate_up.empty() && HasModule(prefix + std::string(names.gate_up));
+  layer.experts_name = prefix + (fused ? std::string(names.gate_up) : std::string(names.gate.substr(0, names.gate.find(".{}"))) + ".*");
   MoeOptions moe{.activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode};
-  const std::string fused = prefix + std::string(names.gate_up);
-  if (!names.gate_up.empty() && HasModule(fused)) {
-    moe.order = names.fused_order;
-    layer.experts_name = fused;
-    BILLFISH_ASSIGN_OR_RETURN(gate_up, FusedStack(fused, 2 * I, H));
+  if (fused) moe.order = names.fused_order;
+  moe.panels = {store_, layer.experts_name};
+  const std::string_view gate_up_patterns[] = {names.gate, names.up};
+  const std::string_view down_patterns[] = {names.down};
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> gate_up_bias, StackBias(prefix, names.gate_up, gate_up_patterns, 2 * I));
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> down_bias, StackBias(prefix, names.fused_down, down_patterns, H));
+  if (!gate_up_bias.empty()) moe.gate_up_bias = ConstTensorView(gate_up_bias.data(), DType::kF32, {E, 2 * I});
+  if (!down_bias.empty()) moe.down_bias = ConstTensorView(down_bias.data(), DType::kF32, {E, H});
+  if (store_ != nullptr) {
+    Result<MoeLayer> mapped = wish_.Grant([&](const std::string& kernel) {
+      moe.kernel = kernel;
+      return MoeLayer::Map(moe);
+    });
+    if (mapped.ok()) {
+      layer.experts.emplace(std::move(*mapped));
+      return OkStatus();
+    }
+    if (mapped.error().code() != ErrorCode::kNotFound) return mapped.error().WithContext(layer.experts_name);
+  }
+  BILLFISH_ASSIGN_OR_RETURN(MoeLayer experts, ReadExperts(prefix, fused, moe));
+  layer.experts.emplace(std::move(experts));
+  return OkStatus();
+}
+
+Result<MoeLayer> Loader::ReadExperts(const std::string& prefix, bool fused, MoeOptions moe) const {
+  const ExpertNames& names = architecture_.experts;
+  const int64_t E = config_.experts, I = config_.moe_intermediate, H = config_.hidden;
+  PackedWeight gate_up, down;
+  if (fused) {
+    BILLFISH_ASSIGN_OR_RETURN(gate_up, FusedStack(prefix + std::string(names.gate_up), 2 * I, H));
     BILLFISH_ASSIGN_OR_RETURN(down, FusedStack(prefix + std::string(names.fused_down), H, I));
   } else {
-    layer.experts_name = prefix + std::string(names.gate.substr(0, names.gate.find(".{}"))) + ".*";
     BILLFISH_ASSIGN_OR_RETURN(const PackedWeight gate, ExpertStack(prefix, names.gate, I, H));
     BILLFISH_ASSIGN_OR_RETURN(const PackedWeight up, ExpertStack(prefix, names.up, I, H));
     std::vector<PackedWeight> pairs;
@@ -199,21 +230,12 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
     BILLFISH_ASSIGN_OR_RETURN(gate_up, PackedWeight::StackExperts(pairs));
     BILLFISH_ASSIGN_OR_RETURN(down, ExpertStack(prefix, names.down, H, I));
   }
-  const std::string_view gate_up_patterns[] = {names.gate, names.up};
-  const std::string_view down_patterns[] = {names.down};
-  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> gate_up_bias, StackBias(prefix, names.gate_up, gate_up_patterns, 2 * I));
-  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> down_bias, StackBias(prefix, names.fused_down, down_patterns, H));
-  if (!gate_up_bias.empty()) moe.gate_up_bias = ConstTensorView(gate_up_bias.data(), DType::kF32, {E, 2 * I});
-  if (!down_bias.empty()) moe.down_bias = ConstTensorView(down_bias.data(), DType::kF32, {E, H});
-  layer.gate_up_scheme = gate_up.scheme().Name();
-  layer.down_scheme = down.scheme().Name();
   Result<MoeLayer> experts = wish_.Grant([&](const std::string& kernel) {
     moe.kernel = kernel;
     return MoeLayer::Create(gate_up, down, moe);
   });
-  if (!experts.ok()) return experts.error().WithContext(layer.experts_name);
-  layer.experts.emplace(std::move(*experts));
-  return OkStatus();
+  if (!experts.ok()) return experts.error().WithContext(moe.panels.name);
+  return experts;
 }
 
 Result<Layer> Loader::LoadLayer(int64_t index) {
@@ -246,10 +268,7 @@ Result<FusedLinear> Loader::LoadHead() const {
   if (module != "lm_head" && !config_.tied_embeddings) {
     return Status(ErrorCode::kNotFound, "lm_head.weight is missing, and config.json does not tie it to the embedding");
   }
-  std::vector<FusedLinear::Part> parts;
-  BILLFISH_ASSIGN_OR_RETURN(FusedLinear::Part part, Part(module, config_.vocab, config_.hidden));
-  parts.push_back(std::move(part));
-  return FusedLinear::Create(module, std::move(parts), options_, wish_);
+  return Fused(module, config_.hidden, {{module, config_.vocab}});
 }
 
 std::string ReadOptionalText(const std::filesystem::path& path) {
@@ -268,12 +287,12 @@ void Summarise(const Layer& layer, std::vector<ModuleSummary>& modules) {
     return;
   }
   layer.router->Summarise(modules);
-  const auto add = [&](const char* part, const std::string& scheme, const MatrixInfo& matrix) {
-    modules.push_back(
-        {layer.experts_name + part, scheme, std::string(matrix.kernel), matrix.E, matrix.N, matrix.K, matrix.bytes, matrix.weight_bytes});
+  const auto add = [&](const char* part, const MatrixInfo& matrix) {
+    modules.push_back({layer.experts_name + part, matrix.scheme.Name(), std::string(matrix.kernel), matrix.E, matrix.N, matrix.K,
+                       matrix.bytes, matrix.weight_bytes});
   };
-  add(" gate|up", layer.gate_up_scheme, layer.experts->gate_up());
-  add(" down", layer.down_scheme, layer.experts->down());
+  add(" gate|up", layer.experts->gate_up());
+  add(" down", layer.experts->down());
 }
 
 }  // namespace
@@ -294,7 +313,9 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
   LoadedModel model;
   model.config = resolved.config;
   KernelWish wish(options.kernel);
-  Loader loader(checkpoint, *resolved.architecture, model.config, options, wish);
+  std::optional<PanelStore> store;
+  if (!options.panel_cache.empty()) store.emplace(options.panel_cache, IdentityOf(checkpoint));
+  Loader loader(checkpoint, *resolved.architecture, model.config, options, wish, store ? &*store : nullptr);
   BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
   LoadProgress progress;
   progress.layers = static_cast<int64_t>(model.config.layers.size());
@@ -313,6 +334,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
   BILLFISH_ASSIGN_OR_RETURN(model.lm_head, loader.LoadHead());
   model.lm_head.Summarise(model.modules);
   BILLFISH_RETURN_IF_ERROR(wish.Verdict());
+  if (store) model.panel_cache = store->report();
   return model;
 }
 

@@ -19,7 +19,7 @@ struct Layer {
   FusedLinear gate_up, down;          ///< dense layers
   std::optional<FusedLinear> router;  ///< MoE layers
   std::optional<MoeLayer> experts;
-  std::string experts_name, gate_up_scheme, down_scheme;
+  std::string experts_name;
 };
 
 /// Rows of the embedding: bf16 where that is what the file holds, else fp32.
@@ -37,6 +37,7 @@ struct LoadedModel {
   std::vector<float> final_norm;
   FusedLinear lm_head;
   std::vector<ModuleSummary> modules;
+  PanelStore::Report panel_cache;
 };
 
 Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOptions& options);

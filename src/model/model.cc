@@ -50,6 +50,8 @@ int64_t Model::max_context() const { return impl_->max_context; }
 
 std::span<const ModuleSummary> Model::modules() const { return impl_->loaded.modules; }
 
+const PanelStore::Report& Model::panel_cache() const { return impl_->loaded.panel_cache; }
+
 Result<KvCache> Model::NewCache(int64_t max_tokens) const {
   if (max_tokens < 1 || max_tokens > impl_->max_context) {
     return Status(ErrorCode::kInvalidArgument,

@@ -51,7 +51,7 @@ class Carver {
 };
 
 MatrixInfo InfoOf(const GroupedLinear& linear) {
-  return {linear.kernel(), linear.E(), linear.N(), linear.K(), linear.bytes(), linear.weight_bytes()};
+  return {linear.kernel(), linear.scheme(), linear.E(), linear.N(), linear.K(), linear.bytes(), linear.weight_bytes()};
 }
 
 struct Buffers {
@@ -86,7 +86,9 @@ std::vector<std::byte> SelectColumns(const ConstTensorView& bias, std::span<cons
   return selected;
 }
 
-Status CheckShapes(const PackedWeight& gate_up, const PackedWeight& down, const MoeOptions& options) {
+// Matrix is PackedWeight or GroupedLinear.
+template <class Matrix>
+Status CheckShapes(const Matrix& gate_up, const Matrix& down, const MoeOptions& options) {
   const int64_t rows_per_hidden = options.activation.gated() ? 2 : 1;
   if (gate_up.E() == down.E() && gate_up.K() == down.N() && gate_up.N() == rows_per_hidden * down.K()) return OkStatus();
   return {ErrorCode::kShapeMismatch,
@@ -94,6 +96,44 @@ Status CheckShapes(const PackedWeight& gate_up, const PackedWeight& down, const 
                       gate_up.E(), gate_up.N(), gate_up.K(), down.E(), down.N(), down.K(),
                       options.activation.gated() ? "a gated" : "an ungated", options.activation.gated() ? "2I" : "I")};
 }
+
+Status CheckOptions(const MoeOptions& options) {
+  BILLFISH_RETURN_IF_ERROR(options.activation.Validate());
+  if (options.order == GateUpOrder::kInterleaved && !options.activation.gated()) {
+    return {ErrorCode::kInvalidArgument, "MoeLayer: an activation without gate has nothing to interleave; use GateUpOrder::kConcatenated"};
+  }
+  return OkStatus();
+}
+
+// What the two matrices are created or mapped with. Interleaved gate and up are kept as two halves, so their bias is reordered.
+class MatrixOptions {
+ public:
+  explicit MatrixOptions(const MoeOptions& options) {
+    gate_up_.activation = options.activation_dtype;
+    gate_up_.mode = options.mode;
+    gate_up_.device = options.device;
+    gate_up_.kernel = options.kernel;
+    gate_up_.panels.store = options.panels.store;
+    down_ = gate_up_;
+    const bool interleaved = options.order == GateUpOrder::kInterleaved;
+    gate_up_.panels.name = options.panels.name + (interleaved ? " gate|up, interleaved" : " gate|up");
+    down_.panels.name = options.panels.name + " down";
+    gate_up_.bias = options.gate_up_bias;
+    down_.bias = options.down_bias;
+    const ConstTensorView& given = options.gate_up_bias;
+    if (interleaved && given.data() != nullptr && given.rank() == 2 && given.is_contiguous()) {
+      bias_ = SelectColumns(given, EvenRowsFirst(given.dim(1)));
+      gate_up_.bias = ConstTensorView(bias_.data(), given.dtype(), given.shape());
+    }
+  }
+
+  const LinearOptions& gate_up() const { return gate_up_; }
+  const LinearOptions& down() const { return down_; }
+
+ private:
+  std::vector<std::byte> bias_;
+  LinearOptions gate_up_, down_;
+};
 
 }  // namespace
 
@@ -131,49 +171,38 @@ MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
 MoeLayer& MoeLayer::operator=(MoeLayer&&) noexcept = default;
 
 Result<MoeLayer> MoeLayer::Create(const PackedWeight& gate_up, const PackedWeight& down, const MoeOptions& options) {
-  BILLFISH_RETURN_IF_ERROR(options.activation.Validate());
+  BILLFISH_RETURN_IF_ERROR(CheckOptions(options));
   BILLFISH_RETURN_IF_ERROR(CheckShapes(gate_up, down, options));
-  const bool interleaved = options.order == GateUpOrder::kInterleaved;
-  if (interleaved && !options.activation.gated()) {
-    return Status(ErrorCode::kInvalidArgument,
-                  "MoeLayer: an activation without gate has nothing to interleave; use GateUpOrder::kConcatenated");
+  const MatrixOptions matrices(options);
+  PackedWeight separated;
+  if (options.order == GateUpOrder::kInterleaved) {
+    BILLFISH_ASSIGN_OR_RETURN(separated, gate_up.SelectRows(EvenRowsFirst(gate_up.N())));
   }
-  LinearOptions linear;
-  linear.activation = options.activation_dtype;
-  linear.mode = options.mode;
-  linear.kernel = options.kernel;
+  return FromMatrices(GroupedLinear::Create(separated.E() > 0 ? separated : gate_up, matrices.gate_up()),
+                      GroupedLinear::Create(down, matrices.down()), options);
+}
 
+Result<MoeLayer> MoeLayer::Map(const MoeOptions& options) {
+  BILLFISH_RETURN_IF_ERROR(CheckOptions(options));
+  const MatrixOptions matrices(options);
+  return FromMatrices(GroupedLinear::Map(matrices.gate_up()), GroupedLinear::Map(matrices.down()), options);
+}
+
+Result<MoeLayer> MoeLayer::FromMatrices(Result<GroupedLinear> gate_up, Result<GroupedLinear> down, const MoeOptions& options) {
+  if (!gate_up) return gate_up.error().WithContext("MoeLayer gate_up");
+  if (!down) return down.error().WithContext("MoeLayer down");
+  BILLFISH_RETURN_IF_ERROR(CheckShapes(*gate_up, *down, options));
   MoeLayer layer;
   layer.impl_ = std::make_unique<Impl>();
   Impl& impl = *layer.impl_;
-  linear.bias = options.gate_up_bias;
-  if (interleaved) {
-    const std::vector<int64_t> order = EvenRowsFirst(gate_up.N());
-    BILLFISH_ASSIGN_OR_RETURN(const PackedWeight separated, gate_up.SelectRows(order));
-    std::vector<std::byte> bias;
-    const ConstTensorView& given = options.gate_up_bias;
-    if (given.data() != nullptr && given.rank() == 2 && given.dim(1) == gate_up.N() && given.is_contiguous()) {
-      bias = SelectColumns(given, order);
-      linear.bias = ConstTensorView(bias.data(), given.dtype(), given.shape());
-    }
-    auto created = GroupedLinear::Create(separated, linear);
-    if (!created) return created.error().WithContext("MoeLayer gate_up");
-    impl.gate_up = std::move(*created);
-  } else {
-    auto created = GroupedLinear::Create(gate_up, linear);
-    if (!created) return created.error().WithContext("MoeLayer gate_up");
-    impl.gate_up = std::move(*created);
-  }
-  linear.bias = options.down_bias;
-  auto created = GroupedLinear::Create(down, linear);
-  if (!created) return created.error().WithContext("MoeLayer down");
-  impl.down = std::move(*created);
+  impl.E = gate_up->E();
+  impl.H = gate_up->K();
+  impl.I = down->K();
+  impl.gate_up_rows = gate_up->N();
+  impl.gate_up = std::move(*gate_up);
+  impl.down = std::move(*down);
   impl.activation = options.activation;
   impl.dtype = options.activation_dtype;
-  impl.E = gate_up.E();
-  impl.H = gate_up.K();
-  impl.I = down.K();
-  impl.gate_up_rows = gate_up.N();
   impl.ops = &moe::RowOpsFor(cpu::DetectCpu().tier);
   return layer;
 }
