@@ -26,7 +26,7 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
   }
   Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
   if (!probe) return probe.error();
-  const Meter meter(std::move(probe).value(), options.budget_s);
+  const Meter meter(std::move(probe).value(), options.threads, options.budget_s);
   const bool fast = options.mode == Mode::kFast;
   const Peak peak = PeakOf(limits, fast, options.activation == DType::kF32);
 
@@ -45,8 +45,7 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
     const auto bytes = static_cast<double>(copies.front().weight_bytes());
     workload.bytes = [bytes](int64_t) { return bytes; };
     workload.operations = 2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
-    workload.peak = peak.operations_per_s;
-    workload.peak_name = peak.name;
+    workload.peak = peak;
     Row row;
     row.op = "linear";
     row.name = fmt::format("{}x{}", N, K);

@@ -26,9 +26,9 @@ double Quantile(std::vector<double> values, double q) {
 }  // namespace
 
 Peak PeakOf(const Limits& limits, bool fast, bool f32_activations) {
-  if (fast) return {limits.int8_dot, "int8 dot"};
-  if (f32_activations) return {limits.fp32_fma, "fp32 fma"};
-  return {limits.bf16_dot, "bf16 dot"};
+  if (fast) return {Arithmetic::kInt8Dot, limits.int8_dot, "int8 dot"};
+  if (f32_activations) return {Arithmetic::kFp32Fma, limits.fp32_fma, "fp32 fma"};
+  return {Arithmetic::kBf16Dot, limits.bf16_dot, "bf16 dot"};
 }
 
 int64_t CopiesOf(size_t bytes) {
@@ -46,9 +46,10 @@ Status Meter::Measure(const Workload& workload, Row& row) const {
   }
   const int64_t block = std::clamp<int64_t>(static_cast<int64_t>(std::ceil(kBlockSeconds / once)), 1, workload.copies);
 
-  std::vector<double> seconds, bytes, bandwidths, fractions;
+  std::vector<double> seconds, bytes, bandwidths, peaks, fractions;
   const double end = Now() + budget_s_;
-  double before = probe_.Measure();
+  double bandwidth_before = probe_.Measure();
+  double peak_before = MeasurePeakNow(workload.peak.arithmetic, threads_);
   while (static_cast<int>(seconds.size()) < kMaxRepetitions && (static_cast<int>(seconds.size()) < kMinRepetitions || Now() < end)) {
     double block_bytes = 0;
     for (int64_t i = 0; i < block; ++i) block_bytes += workload.bytes(call + i);
@@ -58,25 +59,30 @@ Status Meter::Measure(const Workload& workload, Row& row) const {
     }
     const double elapsed = Now() - start;
     call += block;
-    const double after = probe_.Measure();
-    const double bandwidth = (before + after) / 2;
-    before = after;
+    const double peak_after = MeasurePeakNow(workload.peak.arithmetic, threads_);
+    const double bandwidth_after = probe_.Measure();
+    const double peak = std::max(peak_before, peak_after);  // a disturbed probe must not flatter the call
+    const double bandwidth = (bandwidth_before + bandwidth_after) / 2;
+    peak_before = peak_after;
+    bandwidth_before = bandwidth_after;
     const double calls = static_cast<double>(block);
     seconds.push_back(elapsed / calls);
     bytes.push_back(block_bytes / calls);
     bandwidths.push_back(bandwidth);
-    fractions.push_back(std::max(block_bytes / bandwidth, calls * workload.operations / workload.peak) / elapsed);
+    peaks.push_back(peak);
+    fractions.push_back(std::max(block_bytes / bandwidth, calls * workload.operations / peak) / elapsed);
   }
-  const double median = Quantile(seconds, 0.5), bandwidth = Quantile(bandwidths, 0.5), call_bytes = Quantile(bytes, 0.5);
-  const bool memory_bound = call_bytes / bandwidth >= workload.operations / workload.peak;
+  const double median = Quantile(seconds, 0.5), bandwidth = Quantile(bandwidths, 0.5), peak = Quantile(peaks, 0.5),
+               call_bytes = Quantile(bytes, 0.5);
+  const bool memory_bound = call_bytes / bandwidth >= workload.operations / peak;
   row.repetitions = static_cast<int>(seconds.size());
   row.median_us = median * 1e6;
   row.spread = (Quantile(seconds, 0.75) - Quantile(seconds, 0.25)) / median;
   row.gb_per_s = call_bytes / median / 1e9;
   row.gflop_per_s = workload.operations / median / 1e9;
   row.tokens_per_s = static_cast<double>(row.M) / median;
-  row.limit = memory_bound ? "read bandwidth" : workload.peak_name;
-  row.limit_value = (memory_bound ? bandwidth : workload.peak) / 1e9;
+  row.limit = memory_bound ? "read bandwidth" : workload.peak.name;
+  row.limit_value = (memory_bound ? bandwidth : peak) / 1e9;
   row.fraction = Quantile(fractions, 0.5);
   return {};
 }

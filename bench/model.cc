@@ -74,7 +74,7 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
   if (!cache) return cache.error();
   Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
   if (!probe) return probe.error();
-  const Meter meter(std::move(probe).value(), options.budget_s);
+  const Meter meter(std::move(probe).value(), options.threads, options.budget_s);
   const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
 
   std::vector<int32_t> ids(static_cast<size_t>(longest));
@@ -95,8 +95,7 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
   row.top_k = std::max<int64_t>(1, model->config().top_k);
   row.threads = options.threads;
   Workload workload;
-  workload.peak = peak.operations_per_s;
-  workload.peak_name = peak.name;
+  workload.peak = peak;
   if (pp > 0) {
     workload.run = [&](int64_t) {
       if (Status status = cache->Truncate(0); !status.ok()) return status;

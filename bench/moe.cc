@@ -67,8 +67,7 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
       return bytes * static_cast<double>(routings[static_cast<size_t>(call % kRoutings)].experts_hit);
     };
     workload.operations = 2.0 * static_cast<double>(M * top_k) * static_cast<double>(N) * static_cast<double>(K);
-    workload.peak = peak.operations_per_s;
-    workload.peak_name = peak.name;
+    workload.peak = peak;
     Row row = RowOf(kernel_case, options, M, copies.front().kernel());
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
@@ -116,8 +115,7 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
       return bytes * static_cast<double>(routings[static_cast<size_t>(call % kRoutings)].experts_hit);
     };
     workload.operations = 2.0 * static_cast<double>(M * top_k) * 3.0 * static_cast<double>(I) * static_cast<double>(H);
-    workload.peak = peak.operations_per_s;
-    workload.peak_name = peak.name;
+    workload.peak = peak;
     Row row = RowOf(kernel_case, options, M, copies.front().gate_up().kernel);
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
@@ -141,7 +139,7 @@ Status BenchMoe(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, c
   if (!scheme) return scheme.error();
   Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
   if (!probe) return probe.error();
-  const Meter meter(std::move(probe).value(), options.budget_s);
+  const Meter meter(std::move(probe).value(), options.threads, options.budget_s);
   const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
   return (kernel_case.whole_block ? BenchBlock : BenchGrouped)(kernel_case, *scheme, Ms, options, peak, meter, sink);
 }

@@ -18,6 +18,13 @@ struct Limits {
 /// Takes about a second. threads >= 1.
 Limits MeasureLimits(int threads);
 
+/// What a kernel multiplies with.
+enum class Arithmetic { kBf16Dot, kInt8Dot, kFp32Fma };
+
+/// Operations per second of `arithmetic` right now, measured for about a millisecond: for use around every timed run, because clocks change
+/// too. threads >= 1.
+double MeasurePeakNow(Arithmetic arithmetic, int threads);
+
 /// The read bandwidth right now: a single pass over 128 of 512 MiB in turn, for use around every timed run, because the bandwidth of a
 /// shared machine changes by the minute. A pass also leaves nothing else in the caches.
 class BandwidthProbe {

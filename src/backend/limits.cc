@@ -24,6 +24,18 @@ Limits MeasureLimits(int threads) {
           cpu::MeasureFp32FmaPeak(threads)};
 }
 
+double MeasurePeakNow(Arithmetic arithmetic, int threads) {
+  switch (arithmetic) {
+    case Arithmetic::kBf16Dot:
+      return cpu::Bf16DotPeakNow(threads);
+    case Arithmetic::kInt8Dot:
+      return cpu::Int8DotPeakNow(threads);
+    case Arithmetic::kFp32Fma:
+      break;
+  }
+  return cpu::Fp32FmaPeakNow(threads);
+}
+
 Result<BandwidthProbe> BandwidthProbe::Create(int threads) {
   if (threads < 1) return Status(ErrorCode::kInvalidArgument, fmt::format("a bandwidth probe needs at least one thread, not {}", threads));
   constexpr size_t kBytes = size_t{128} << 20;

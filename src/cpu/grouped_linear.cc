@@ -1,7 +1,10 @@
 // Schedule of one call
 //
-//   block     at most kBlockRows rows are staged at a time (all threads, cut over rows), so the workspace does not grow with R
+//   block     at most kBlockRows rows are scheduled at a time, so the workspace does not grow with R
 //   segment   rows of one expert inside a block, at most as many as fit most of L2 once staged, in multiples of 8
+//   staging   rounding to int8 is worth sharing: all threads stage the block, cut over rows, and meet. Other forms are copies: every
+//             thread stages a segment for itself when it comes to it, because fetching lines that another core has just written takes
+//             longer (16 rows of 4096 on two cores that share no cache: 160 us of 700 us) and a copy needs no meeting.
 //   item      a segment x a run of panels, numbered segment by segment
 //   lane      an equal share of consecutive items. Thread i takes the items of lane i in order, so that it reads one long stream and its
 //             prefetches past the end of an item are of use; when its lane is empty it helps with the next one.
@@ -18,7 +21,8 @@
 namespace billfish::cpu {
 namespace {
 
-constexpr int64_t kBlockRows = 1024;
+constexpr int64_t kBlockRows = 1024;  // of staged rows that threads share
+constexpr int64_t kPrivateBlockRows = 8192;
 constexpr size_t kStagedBudget = size_t{768} << 10;  // of a segment: three quarters of a 1 MiB L2
 constexpr int64_t kInlineStageElements = 1 << 15;    // below this a parallel region costs more than staging
 constexpr int64_t kItemsPerThread = 32;
@@ -29,6 +33,23 @@ int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
   const int64_t fit = int64_t(kStagedBudget / (row_bytes * size_t(layout.slabs()))) / 8 * 8;
   return std::clamp<int64_t>(fit, 16, kMaxPanelRows);
 }
+
+bool SharesStaging(Staged staged) { return staged == Staged::kInt8; }
+
+/// Where staged rows lie: one area for all threads, or one per thread that holds a segment.
+struct Areas {
+  Areas(const PanelLayout& layout, Staged staged, int64_t rows, int threads)
+      : row_bytes(StagedRowBytes(staged)),
+        segment_rows(SegmentRows(layout, row_bytes)),
+        block_rows(std::min(rows, SharesStaging(staged) ? kBlockRows : kPrivateBlockRows)),
+        slab_stride(PanelLayout::Padded(size_t(SharesStaging(staged) ? block_rows : std::min(block_rows, segment_rows)) * row_bytes)),
+        bytes(slab_stride * size_t(layout.slabs())),
+        count(SharesStaging(staged) ? 1 : threads) {}
+  size_t row_bytes;
+  int64_t segment_rows, block_rows;
+  size_t slab_stride, bytes;  ///< of one area
+  int count;
+};
 
 }  // namespace
 
@@ -55,10 +76,9 @@ Result<GroupedLinear> GroupedLinear::Create(const CpuWeight* weight, DType x, Pr
 
 size_t GroupedLinear::workspace_bytes(int64_t rows, int threads) const {
   const PanelLayout& layout = weight_->layout();
-  const int64_t block = std::min(rows, kBlockRows);
-  const size_t row_bytes = StagedRowBytes(kernel_->staged);
-  const int64_t segments = block / SegmentRows(layout, row_bytes) + std::min(layout.E, block) + 1;
-  return PanelLayout::Padded(size_t(block) * row_bytes) * size_t(layout.slabs()) + PanelLayout::Padded(size_t(segments) * sizeof(Segment)) +
+  const Areas areas(layout, kernel_->staged, rows, threads);
+  const int64_t segments = areas.block_rows / areas.segment_rows + std::min(layout.E, areas.block_rows) + 1;
+  return areas.bytes * size_t(areas.count) + PanelLayout::Padded(size_t(segments) * sizeof(Segment)) +
          size_t(threads) * (kPanelScratchBytes + sizeof(Lane)) + 2 * kLine;
 }
 
@@ -89,51 +109,47 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
                                          std::to_string(workspace_bytes(rows, threads)) + " are needed"};
   }
 
-  const size_t row_bytes = StagedRowBytes(kernel_->staged);
-  const int64_t block_rows = std::min(rows, kBlockRows);
-  const int64_t segment_rows = SegmentRows(layout, row_bytes);
-  const size_t slab_stride = PanelLayout::Padded(size_t(block_rows) * row_bytes);
+  const Areas areas(layout, kernel_->staged, rows, threads);
+  const bool shared = SharesStaging(kernel_->staged);
   std::byte* const staged = AlignUp(workspace.data());
-  std::byte* const scratch = staged + slab_stride * size_t(layout.slabs());
+  std::byte* const scratch = staged + areas.bytes * size_t(areas.count);
   Lane* const lanes = reinterpret_cast<Lane*>(scratch + size_t(threads) * kPanelScratchBytes);
   for (int i = 0; i < threads; ++i) new (lanes + i) Lane;
   Segment* const segments = reinterpret_cast<Segment*>(lanes + threads);
   const int64_t panels = layout.panels();
 
   int64_t expert = 0;
-  for (int64_t first = 0; first < rows; first += block_rows) {
-    const int64_t last = std::min(first + block_rows, rows);
+  for (int64_t first = 0; first < rows; first += areas.block_rows) {
+    const int64_t last = std::min(first + areas.block_rows, rows);
     int64_t count = 0;
     for (int64_t r = first; r < last;) {
       while (grouped && groups.offsets[size_t(expert) + 1] <= r) ++expert;
       const int64_t expert_end = grouped ? std::min<int64_t>(groups.offsets[size_t(expert) + 1], last) : last;
-      const int64_t pieces = (expert_end - r + segment_rows - 1) / segment_rows;
+      const int64_t pieces = (expert_end - r + areas.segment_rows - 1) / areas.segment_rows;
       const int64_t piece = ((expert_end - r + pieces - 1) / pieces + 7) / 8 * 8;
       const int64_t end = std::min(r + piece, expert_end);
       segments[count++] = {expert, r - first, end - r};
       r = end;
     }
 
-    const auto stage = [&](int64_t begin, int64_t end) {  // rows of the block
-      StageJob job{&layout, x.data(), x.stride(0), x_ == DType::kBF16, nullptr, weight_->columns(0), staged, slab_stride, begin, end};
+    const auto stage_rows = [&](int64_t expert_of, int64_t origin, int64_t begin, int64_t end, std::byte* to) {
+      StageJob job{&layout,           x.data(), x.stride(0), x_ == DType::kBF16, nullptr, weight_->columns(expert_of), to,
+                   areas.slab_stride, begin,    end};
       if (groups.source != nullptr) {
-        job.source = groups.source + first;
+        job.source = groups.source + origin;
       } else {
-        job.x = static_cast<const std::byte*>(x.data()) + first * x.stride(0) * (DTypeBits(x_) / 8);
+        job.x = static_cast<const std::byte*>(x.data()) + origin * x.stride(0) * (DTypeBits(x_) / 8);
       }
-      if (!weight_->columns_per_expert()) return kernel_->stage(job);
+      kernel_->stage(job);
+    };
+    const auto stage_block = [&](int64_t begin, int64_t end) {
+      if (!weight_->columns_per_expert()) return stage_rows(0, first, begin, end, staged);
       for (int64_t s = 0; s < count; ++s) {
-        job.begin = std::max(begin, segments[s].begin);
-        job.end = std::min(end, segments[s].begin + segments[s].rows);
-        job.columns = weight_->columns(segments[s].expert);
-        if (job.begin < job.end) kernel_->stage(job);
+        const int64_t from = std::max(begin, segments[s].begin), to = std::min(end, segments[s].begin + segments[s].rows);
+        if (from < to) stage_rows(segments[s].expert, first, from, to, staged);
       }
     };
-    if ((last - first) * layout.K <= kInlineStageElements) {
-      stage(0, last - first);
-    } else {
-      ParallelFor(threads, last - first, 1, stage);
-    }
+    if (shared) ParallelFor((last - first) * layout.K <= kInlineStageElements ? 1 : threads, last - first, 1, stage_block);
 
     const int64_t jobs = count * panels;
     const int64_t run = std::clamp<int64_t>(jobs / (threads * kItemsPerThread), 1, panels);
@@ -154,8 +170,15 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     };
     const auto work = [&](int thread) {
       int offset = 0;
+      int64_t staged_segment = -1;
+      std::byte* const own = shared ? staged : staged + size_t(thread) * areas.bytes;
       for (int64_t item; (item = take(thread, &offset)) >= 0;) {
-        const Segment& segment = segments[item / items_per_segment];
+        const int64_t s = item / items_per_segment;
+        const Segment& segment = segments[s];
+        if (!shared && s != staged_segment) {
+          stage_rows(segment.expert, first + segment.begin, 0, segment.rows, own);
+          staged_segment = s;
+        }
         const int64_t begin = item % items_per_segment * run, end = std::min(begin + run, panels);
         const int64_t row = first + segment.begin;
         for (int64_t p = begin; p < end; ++p) {
@@ -164,8 +187,8 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
           job.panel = weight_->panel(segment.expert, p);
           job.row_factor = weight_->factors(segment.expert, p);
           job.bias = bias == nullptr ? nullptr : bias + segment.expert * layout.N + p * kPanelRows;
-          job.x = staged + size_t(segment.begin) * row_bytes;
-          job.slab_stride = slab_stride;
+          job.x = shared ? own + size_t(segment.begin) * areas.row_bytes : own;
+          job.slab_stride = areas.slab_stride;
           job.rows = int(segment.rows);
           job.cols = int(std::min<int64_t>(kPanelRows, layout.N - p * kPanelRows));
           job.y = static_cast<std::byte*>(y.mutable_data()) + (row * y.stride(0) + p * kPanelRows) * (y_bf16 ? 2 : 4);

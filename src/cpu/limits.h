@@ -3,7 +3,7 @@
 
 namespace billfish::cpu {
 
-/// Bytes per second of a sequential read of 512 MiB on 2 MiB pages, one stream per thread; the best of several runs.
+/// Bytes per second of a sequential read of memory that no cache holds, on 2 MiB pages, one stream per thread; the best of several passes.
 double MeasureReadBandwidth(int threads);
 
 /// Operations (2 per multiply-add) per second of independent multiply-adds in registers, in the widest form this process may use:
@@ -12,5 +12,10 @@ double MeasureReadBandwidth(int threads);
 double MeasureBf16DotPeak(int threads);
 double MeasureInt8DotPeak(int threads);
 double MeasureFp32FmaPeak(int threads);
+
+/// The same from one run of about a millisecond.
+double Bf16DotPeakNow(int threads);
+double Int8DotPeakNow(int threads);
+double Fp32FmaPeakNow(int threads);
 
 }  // namespace billfish::cpu

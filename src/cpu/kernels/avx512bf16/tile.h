@@ -39,12 +39,10 @@ struct TileArgs {
   bool zeros;
   const uint8_t* x;  ///< staged bf16, first row of the tile
   size_t x_slab_stride;
-  float* c;                    ///< [T, 32]
-  bool accumulate;             ///< add to c instead of overwriting
-  const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
-  const uint8_t* codes_ahead;  ///< this tile's share of the next slab, fetched into L2 a little each step unless Source::kStream
-  size_t codes_ahead_step;     ///< bytes, at most 128
-  uint8_t* operands;           ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
+  float* c;              ///< [T, 32]
+  bool accumulate;       ///< add to c instead of overwriting
+  const uint8_t* ahead;  ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
+  uint8_t* operands;     ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
 };
 
 BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
@@ -59,7 +57,7 @@ void Tile(const TileArgs& a) {
   const size_t scale_bytes = size_t(ScaleBytesOf(a.scales)) * 16;
   const uint8_t* w = a.w;
   uint8_t* operand = a.operands;
-  const uint8_t *ahead = a.ahead, *codes_ahead = a.codes_ahead;
+  const uint8_t* ahead = a.ahead;
   float* c = a.c;
 
   __m512 sum[2][T];
@@ -102,7 +100,7 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
-    if constexpr (kSource == Source::kStream) {
+    if constexpr (kSource != Source::kKept) {
       for (const uint8_t* p = w; p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
         _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_NTA);
       }
@@ -120,15 +118,10 @@ void Tile(const TileArgs& a) {
         clear_ways();
       }
       for (int step = 0; step < a.steps; ++step) {
-        if constexpr (kSource == Source::kStream) {
+        if constexpr (kSource != Source::kKept) {
           Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
             _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_NTA);
           });
-        }
-        if constexpr (kSource != Source::kStream) {
-          _mm_prefetch(reinterpret_cast<const char*>(codes_ahead), _MM_HINT_T1);
-          _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + kLine), _MM_HINT_T1);
-          codes_ahead += a.codes_ahead_step;
         }
         if constexpr (kSource != Source::kStream || Codes::kReady) {
           _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);

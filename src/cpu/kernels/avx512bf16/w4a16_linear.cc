@@ -8,8 +8,9 @@
 //
 //   pipeline   cut the rows into tiles of 8 and a rest of at least 3
 //              one tile: stream the panel (tile.h), then factor, bias, round, store
-//              several: slab by slab; the first tile expands the codes and keeps the operands in scratch (L1) for the others, and every
-//              tile fetches its share of the next slab's codes and the next tile's activations
+//              two: four slabs at a time, both tiles expand (storing operands costs the first tile 3 in 8 of its time)
+//              more: slab by slab; the first tile keeps its operands in scratch (L1) for the others, and every tile fetches the activations
+//              of the next
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
 //
 // vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
@@ -22,8 +23,8 @@
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
-constexpr int kKeptSlabs = 1;  // 16 KiB of operands, a third of L1
-static_assert(kKeptSlabs * kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
+constexpr int kStreamedSlabs = 4;  // 17 to 20 KiB of codes stay in L1 for the second tile
+static_assert(kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
 
 /// Rows of the next tile. Eight keep 16 dots in flight, six only 12; one or two alone would stream the panel for little.
 constexpr int NextTile(int left) {
@@ -55,33 +56,30 @@ void RunTile(const PanelJob& job, TileFunction tile) {
   StoreRows(job, 0, job.rows, sums);
 }
 
-/// Several tiles: slab by slab, all tiles.
-template <class C, bool kGroupScale>
+/// Several tiles: kSlabs slabs at a time, all tiles.
+template <class C, bool kGroupScale, Source kFirst, Source kOther, int kSlabs>
 void RunTiles(const PanelJob& job) {
-  constexpr Source kFirst = C::kReady ? Source::kStream : Source::kStreamAndKeep, kOther = C::kReady ? Source::kStream : Source::kKept;
   const PanelLayout& layout = *job.layout;
+  const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x);
   float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
   TileArgs args = ArgsOf(job);
   args.operands = reinterpret_cast<uint8_t*>(job.scratch);
   const int slabs = layout.slabs();
-  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
-  const size_t share = layout.slab_bytes(layout.slab_chunks) * kKeptSlabs / size_t(tiles);
-  args.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / 8) + 1, 2 * kLine);
-  for (int first = 0; first < slabs; first += kKeptSlabs) {
-    args.slabs = std::min(kKeptSlabs, slabs - first);
+  for (int first = 0; first < slabs; first += kSlabs) {
+    const bool last = first + kSlabs >= slabs;
+    args.slabs = std::min(kSlabs, slabs - first);
     args.chunks_last = layout.chunks_in_slab(first + args.slabs - 1);
     args.accumulate = first > 0;
-    args.codes_ahead = args.w + size_t(args.slabs - 1) * layout.slab_bytes(layout.slab_chunks) + layout.slab_bytes(args.chunks_last);
+    // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
+    const uint8_t* const next_x = last ? x : x + size_t(first + kSlabs) * job.slab_stride;
     for (int begin = 0; begin < job.rows;) {
       const int rows = NextTile(job.rows - begin);
-      args.x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
+      args.x = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
       args.c = sums + begin * kPanelRows;
-      args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes
-                                           : reinterpret_cast<const uint8_t*>(job.x) + size_t(first + kKeptSlabs) * job.slab_stride;
-      if (first + kKeptSlabs >= slabs) PrefetchRows(job, begin, rows);
+      args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
+      if (last) PrefetchRows(job, begin, rows);
       (begin == 0 ? kTiles<C, kGroupScale, kMaxTile, kFirst> : kTiles<C, kGroupScale, kMaxTile, kOther>)[size_t(rows)](args);
       begin += rows;
-      args.codes_ahead += share;
     }
     args.w += size_t(args.slabs) * layout.slab_bytes(layout.slab_chunks);  // past the end after the last round, and not read then
   }
@@ -91,7 +89,9 @@ void RunTiles(const PanelJob& job) {
 template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
   if (job.rows <= kMaxTile) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
-  RunTiles<C, kGroupScale>(job);
+  if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
+  if (job.rows <= 2 * kMaxTile) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
+  RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
 /// With few rows an operand is used too seldom to pay for folding its scale: multiplying the chunk sums is cheaper up to kFolded - 1 rows.

@@ -297,9 +297,12 @@ void RunTiles(const PanelJob& job, float* sums) {
     }
     const size_t share = size_t(w - slabs[0].scales) / size_t(tiles);
     const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride;
+    // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
+    const uint8_t* const next_x =
+        first + count < layout.slabs() ? x + size_t(count) * job.slab_stride : reinterpret_cast<const uint8_t*>(job.x);
     for (int i = 0; i < tiles; ++i) {
       const int begin = begin_of(i), end = begin_of(i + 1);
-      const uint8_t* const ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : x + size_t(count) * job.slab_stride;
+      const uint8_t* const ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : next_x;
       if (first + count >= layout.slabs()) PrefetchRows(job, begin, end - begin);
       for (SlabArgs& slab : slabs) {
         slab.codes_ahead = w + size_t(i) * share;
