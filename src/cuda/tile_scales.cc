@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
+#include <span>
 
 #include "billfish/context.h"
-#include "core/float_formats.h"
 #include "core/parallel.h"
 #include "cuda/tile_codes.h"
 #include "format/row_decoder.h"
@@ -87,65 +86,21 @@ Result<ScaleNeeds> NeedsOf(const PackedWeight& weight, const TileLayout& layout)
   return needs;
 }
 
-RowScaleWriter::RowScaleWriter(const PackedWeight& weight, const TileLayout& layout, int64_t e, int64_t row)
-    : weight_(weight), layout_(layout), padding_(row < 0) {
-  if (padding_ || !weight.scheme().has_scale()) return;
-  group_ = GroupColumns(weight);
-  first_ = FirstScale(weight, e, row);
-  row_scale_ = RowScaleOf(weight, e, row);
+RowFactors FactorsOf(const PackedWeight& weight, const TileLayout& layout, int64_t e, int64_t row) {
+  RowFactors factors;
+  if (!weight.scheme().has_scale()) return factors;
+  factors.row_scale = RowScaleOf(weight, e, row);
   if (layout.scale == TileScale::kNone) {
-    row_scale_ = format::LoadScale(weight.scheme().scale, weight.parts().scales.data(), first_);
+    factors.row_scale = format::LoadScale(weight.scheme().scale, weight.parts().scales.data(), FirstScale(weight, e, row));
   } else if (layout.scale == TileScale::kE8M0 && !layout.wide_scales) {
-    const auto codes = CodesE8M0(weight, e, row);
-    for (const int code : codes) base_ = std::max(base_, code);
-    row_scale_ = std::ldexp(row_scale_, base_ - 127);
+    int32_t base = 0;
+    for (const uint8_t code : CodesE8M0(weight, e, row)) base = std::max<int32_t>(base, code);
+    factors.base = base;
+    factors.row_scale = std::ldexp(factors.row_scale, base - 127);
   } else if (layout.scale == TileScale::kE4M3) {
-    row_scale_ = std::ldexp(row_scale_, kE4M3Rebase);
+    factors.row_scale = std::ldexp(factors.row_scale, kE4M3Rebase);
   }
-}
-
-void RowScaleWriter::Write(int64_t k, std::byte* out) const {
-  const bool padding = padding_ || k >= weight_.K();
-  const DType dtype = weight_.scheme().scale;
-  const std::byte* scales = weight_.parts().scales.data();
-  switch (layout_.scale) {
-    case TileScale::kNone:
-      return;
-    case TileScale::kE8M0: {
-      int code = padding ? 127 : static_cast<int>(scales[GroupAt(k)]);
-      if (!layout_.wide_scales) code = padding ? kLargestE8M0 : RebasedE8M0(code, base_);
-      out[0] = static_cast<std::byte>(code);
-      return;
-    }
-    case TileScale::kE4M3: {
-      out[0] = static_cast<std::byte>(E5M3FromE4M3(E4M3(k)));
-      return;
-    }
-    case TileScale::kBF16:
-    case TileScale::kF16: {
-      if (!padding && dtype != DType::kF8E8M0 && dtype != DType::kF8E4M3) {
-        std::memcpy(out, scales + GroupAt(k) * 2, 2);
-        return;
-      }
-      const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
-      const uint16_t bits = layout_.scale == TileScale::kBF16 ? BF16FromF32(value) : F16FromF32(value);
-      std::memcpy(out, &bits, sizeof bits);
-      return;
-    }
-    case TileScale::kF32:
-      break;
-  }
-  const float value = padding ? 1.0f : format::LoadScale(dtype, scales, GroupAt(k));
-  std::memcpy(out, &value, sizeof value);
-  return;
-}
-
-uint8_t RowScaleWriter::E4M3(int64_t k) const {
-  return padding_ || k >= weight_.K() ? uint8_t{0x38} : static_cast<uint8_t>(weight_.parts().scales.data()[GroupAt(k)]);
-}
-
-uint8_t RowScaleWriter::Zero(int64_t k) const {
-  return padding_ || k >= weight_.K() ? uint8_t{0} : static_cast<uint8_t>(weight_.parts().zeros.data()[GroupAt(k)]);
+  return factors;
 }
 
 }  // namespace billfish::cuda

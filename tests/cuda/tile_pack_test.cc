@@ -1,11 +1,11 @@
-// Packed tiles hold exactly the numbers of the weight, for every scheme, code, scale and awkward shape.
-#include "cuda/tile_pack.h"
-
+// Packed tiles hold exactly the numbers of the weight, for every scheme, code, scale and awkward shape. The kernel that packs runs here on
+// the CPU, its threads one after the other.
 #include <gtest/gtest.h>
 
 #include <bit>
 #include <numeric>
 
+#include "cuda/host_pack.h"
 #include "cuda/random_weight.h"
 #include "cuda/tile_unpack.h"
 #include "format/row_decoder.h"
@@ -13,29 +13,18 @@
 namespace billfish::cuda {
 namespace {
 
-struct Packed {
-  TileForm form;
-  std::vector<std::byte> tiles;
-  std::vector<float> row_scale;
-};
-
-Packed Pack(const PackedWeight& weight, int64_t e = 0, RowOrder order = RowOrder::kPlain) {
-  Packed out;
-  auto form = FormOf(weight, order);
+HostPacked Pack(const PackedWeight& weight, int64_t e = 0, RowOrder order = RowOrder::kPlain) {
+  const auto form = FormOf(weight, order);
   EXPECT_TRUE(form.has_value()) << form.status().message();
-  if (!form) return out;
-  out.form = form.value();
-  out.tiles.assign(out.form.expert_bytes(), std::byte{0xa5});
-  out.row_scale.assign(static_cast<size_t>(out.form.packed_rows()), -1.0f);
-  PackPanels(weight, out.form, e, 0, out.form.panels, out.tiles, out.row_scale);
-  return out;
+  if (!form) return {};
+  return PackOnHost(weight, form.value(), e * form->panels, (e + 1) * form->panels);
 }
 
 // Bit for bit, so that -0 is not 0.
 void ExpectSameNumbers(const PackedWeight& weight, RowOrder order = RowOrder::kPlain) {
   std::vector<float> want(static_cast<size_t>(weight.K()));
   for (int64_t e = 0; e < weight.E(); ++e) {
-    const Packed packed = Pack(weight, e, order);
+    const HostPacked packed = Pack(weight, e, order);
     ASSERT_GT(packed.form.panels, 0);
     const UnpackedTiles got = UnpackTiles(packed.form, packed.tiles.data(), packed.row_scale.data());
     EXPECT_TRUE(got.exact) << weight.scheme().Name();
@@ -169,7 +158,7 @@ TEST(TilePack, PadsWithZeros) {
       std::vector<uint8_t> zeros(parts.zeros.size(), 11);
       parts.zeros = Bytes::Own(std::move(zeros));
     }
-    const Packed packed = Pack(MakeWeight(scheme, 1, 33, 72, std::move(parts)));
+    const HostPacked packed = Pack(MakeWeight(scheme, 1, 33, 72, std::move(parts)));
     EXPECT_TRUE(UnpackTiles(packed.form, packed.tiles.data(), packed.row_scale.data()).padding_is_zero) << scheme.Name();
   }
 }
@@ -202,12 +191,10 @@ TEST(TilePack, PutsGateAndUpOfAFeatureIntoTheRowsOfOneThread) {
 
 TEST(TilePack, PacksPanelRangesAsThePartsOfTheWhole) {
   const PackedWeight weight = RandomWeight(schemes::kMxfp4, 2, 200, 130);
-  const Packed whole = Pack(weight, 1);
-  std::vector<std::byte> part(2 * whole.form.panel_bytes());
-  std::vector<float> row_scale(2 * kPanelRows);
-  PackPanels(weight, whole.form, 1, 1, 3, part, row_scale);
-  EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.tiles.begin() + static_cast<int64_t>(whole.form.panel_bytes())));
-  EXPECT_TRUE(std::equal(row_scale.begin(), row_scale.end(), whole.row_scale.begin() + kPanelRows));
+  const HostPacked whole = Pack(weight, 1);
+  const HostPacked part = PackOnHost(weight, whole.form, whole.form.panels + 1, whole.form.panels + 3);
+  EXPECT_TRUE(std::equal(part.tiles.begin(), part.tiles.end(), whole.tiles.begin() + static_cast<int64_t>(whole.form.panel_bytes())));
+  EXPECT_TRUE(std::equal(part.row_scale.begin(), part.row_scale.end(), whole.row_scale.begin() + kPanelRows));
 }
 
 TEST(TileForm, RefusesWhatHasNoPackedForm) {

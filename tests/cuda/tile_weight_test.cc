@@ -1,4 +1,4 @@
-// What lies on the device after an upload is what the CPU packs. Needs a GPU.
+// What lies on the device after an upload is what the same kernel makes on the CPU, where its results are tested. Needs a GPU.
 #include "cuda/tile_weight.h"
 
 #include <gtest/gtest.h>
@@ -8,8 +8,8 @@
 
 #include "cuda/driver.h"
 #include "cuda/driver_api.h"
+#include "cuda/host_pack.h"
 #include "cuda/random_weight.h"
-#include "cuda/tile_pack.h"
 
 namespace billfish::cuda {
 namespace {
@@ -42,14 +42,10 @@ class TileWeightTest : public ::testing::Test {
     ASSERT_EQ(uploaded->row_scale() != nullptr, form.has_row_scale);
     const auto row_scale =
         form.has_row_scale ? Read<float>(uploaded->row_scale(), static_cast<size_t>(form.E) * rows) : std::vector<float>();
-    std::vector<std::byte> want(form.expert_bytes());
-    std::vector<float> want_scale(rows);
-    for (int64_t e = 0; e < form.E; ++e) {
-      PackPanels(weight, form, e, 0, form.panels, want, want_scale);
-      EXPECT_TRUE(std::equal(want.begin(), want.end(), tiles.begin() + e * static_cast<int64_t>(want.size())))
-          << weight.scheme().Name() << " expert " << e;
-      if (!form.has_row_scale) continue;
-      EXPECT_TRUE(std::equal(want_scale.begin(), want_scale.end(), row_scale.begin() + e * form.packed_rows())) << weight.scheme().Name();
+    const HostPacked want = PackOnHost(weight, form, 0, form.E * form.panels);
+    EXPECT_TRUE(want.tiles == tiles) << weight.scheme().Name();
+    if (form.has_row_scale) {
+      EXPECT_TRUE(want.row_scale == row_scale) << weight.scheme().Name();
     }
     EXPECT_LE(static_cast<double>(uploaded->bytes()),
               1.001 * static_cast<double>(static_cast<size_t>(form.E) * (form.expert_bytes() + (form.has_row_scale ? 4 * rows : 0))) + 512 +
@@ -71,8 +67,8 @@ TEST_F(TileWeightTest, UploadsEverySchemeAsThePackerPacksIt) {
 }
 
 TEST_F(TileWeightTest, UploadsMoreThanTheStagingMemoryHolds) {
-  ExpectUploadEqualsPacking(RandomWeight(schemes::kBf16, 3, 4096, 2880), RowOrder::kPlain);
-  ExpectUploadEqualsPacking(RandomWeight(schemes::kMxfp4, 5, 5760, 2880), RowOrder::kGateUpInterleaved);
+  ExpectUploadEqualsPacking(RandomWeight(schemes::kBf16, 2, 4096, 1440), RowOrder::kPlain);
+  ExpectUploadEqualsPacking(RandomWeight(schemes::kMxfp4, 2, 5760, 2880), RowOrder::kGateUpInterleaved);
 }
 
 TEST_F(TileWeightTest, KeepsTheColumnOrderOfActOrderWeights) {

@@ -4,10 +4,9 @@
 #include "cuda/tile_codes.h"
 
 namespace billfish::cuda {
-namespace {
 
 /// A row of the unit's panel, as far as codes and scales ask.
-struct Row {
+struct PlainRow {
   const PackArgs& args;
   int64_t index;
 
@@ -80,7 +79,6 @@ struct Row {
   }
 };
 
-}  // namespace
 }  // namespace billfish::cuda
 
 // Grid: (units, rows / 64), 128 threads.
@@ -92,15 +90,14 @@ extern "C" __global__ void __launch_bounds__(128) pack_tiles(billfish::cuda::Pac
   const int64_t first_k = static_cast<int64_t>(blockIdx.x) * layout.unit_k();
   uint8_t* unit = args.tiles + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * layout.unit_bytes();
 
-  const Row rows[2] = {{args, first_row + t / 32 * 16 + t % 32 / 4}, {args, first_row + t / 32 * 16 + t % 32 / 4 + 8}};
+  const int64_t row_of_thread = first_row + t / 32 * 16 + t % 32 / 4;
   for (int block = 0; block < layout.unit_k() / kBlockK; ++block) {
     uint32_t* words = reinterpret_cast<uint32_t*>(unit + block * layout.block_bytes());
     for (int plane = 0; plane < kPlanes; ++plane) {
       const int64_t k = first_k + block * kBlockK + plane * 16 + t % 4 * 2;
       uint32_t word = 0;
-#pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const Row& row = rows[j % 2];
+        const PlainRow row = {args, row_of_thread + j % 2 * 8};
         const int64_t column = k + j / 2 * 8;
         if (layout.code_bits() == 4) {
           const uint32_t pair = row.Nibbles(column);
@@ -118,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(128) pack_tiles(billfish::cuda::Pac
 
   for (int i = t; i < kPanelRows * layout.groups(); i += kTileThreads) {
     const int r = i / layout.groups(), g = i % layout.groups(), index = layout.scale_index(r, g);
-    const Row row = {args, first_row + r};
+    const PlainRow row = {args, first_row + r};
     const int64_t k = first_k + g * layout.group;
     uint8_t* scales = unit + layout.code_bytes();
     row.WriteScale(k, scales + index * layout.scale_size());

@@ -1,0 +1,86 @@
+#include "cuda/plain_rows.h"
+
+#include <cstring>
+
+#include "cuda/tile_scales.h"
+
+namespace billfish::cuda {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+constexpr size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+TileScale SourceScale(DType dtype) {
+  switch (dtype) {
+    case DType::kF8E8M0:
+      return TileScale::kE8M0;
+    case DType::kF8E4M3:
+      return TileScale::kE4M3;
+    case DType::kBF16:
+      return TileScale::kBF16;
+    case DType::kF16:
+      return TileScale::kF16;
+    default:
+      return TileScale::kF32;
+  }
+}
+
+}  // namespace
+
+PlainRows::PlainRows(const PackedWeight& weight, const TileForm& form, int64_t rows) : weight_(weight), form_(form) {
+  const auto count = static_cast<size_t>(rows);
+  row_bytes_ = static_cast<size_t>(weight.row_bytes());
+  if (form.layout.scale != TileScale::kNone) {
+    scale_bytes_ = static_cast<size_t>(weight.groups()) * static_cast<size_t>(DTypeBits(weight.scheme().scale)) / 8;
+  }
+  if (form.layout.zeros) zero_bytes_ = static_cast<size_t>(weight.groups());
+  scales_ = Aligned(count * row_bytes_);
+  zeros_ = scales_ + Aligned(count * scale_bytes_);
+  bases_ = zeros_ + Aligned(count * zero_bytes_);
+  bytes_ = bases_ + Aligned(count * sizeof(int32_t));
+}
+
+size_t PlainRows::BytesPerRow(const PackedWeight& weight, const TileForm& form) {
+  const PlainRows one(weight, form, 1);
+  return one.row_bytes_ + one.scale_bytes_ + one.zero_bytes_ + sizeof(int32_t);
+}
+
+float PlainRows::Copy(int64_t row, int64_t place, std::byte* buffer) const {
+  const int64_t e = row / form_.packed_rows(), source = SourceRow(form_, row % form_.packed_rows());
+  const auto at = static_cast<size_t>(place);
+  std::byte* const base_at = buffer + bases_ + at * sizeof(int32_t);
+  if (source < 0) {
+    constexpr int32_t kPadding = -1;
+    std::memcpy(base_at, &kPadding, sizeof kPadding);
+    return 1;
+  }
+  const RowFactors factors = FactorsOf(weight_, form_.layout, e, source);
+  std::memcpy(base_at, &factors.base, sizeof factors.base);
+  const WeightParts& parts = weight_.parts();
+  std::memcpy(buffer + at * row_bytes_, parts.codes.data() + static_cast<size_t>(e * form_.N + source) * row_bytes_, row_bytes_);
+  const int64_t group_rows = weight_.scheme().group_rows;
+  const auto scale_row = static_cast<size_t>(e * weight_.scale_rows() + (group_rows == 0 ? 0 : source / group_rows));
+  if (scale_bytes_ > 0) std::memcpy(buffer + scales_ + at * scale_bytes_, parts.scales.data() + scale_row * scale_bytes_, scale_bytes_);
+  if (zero_bytes_ > 0) std::memcpy(buffer + zeros_ + at * zero_bytes_, parts.zeros.data() + scale_row * zero_bytes_, zero_bytes_);
+  return factors.row_scale;
+}
+
+PackArgs PlainRows::ArgsFor(const std::byte* buffer, std::byte* tiles) const {
+  const auto at = [&](size_t offset) { return reinterpret_cast<const uint8_t*>(buffer + offset); };
+  PackArgs args{};
+  args.codes = at(0);
+  args.scales = at(scales_);
+  args.zeros = at(zeros_);
+  args.bases = reinterpret_cast<const int32_t*>(at(bases_));
+  args.tiles = reinterpret_cast<uint8_t*>(tiles);
+  args.layout = form_.layout;
+  args.source_scale = SourceScale(weight_.scheme().scale);
+  args.group_columns = weight_.groups() == 1 ? form_.K : weight_.scheme().group;
+  args.row_bytes = weight_.row_bytes();
+  args.groups = weight_.groups();
+  args.K = form_.K;
+  return args;
+}
+
+}  // namespace billfish::cuda
