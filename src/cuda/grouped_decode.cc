@@ -10,14 +10,12 @@
 namespace billfish::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-
 int StageBytes(const TileLayout& layout, const DecodeVariant& variant) {
   return variant.panels * layout.unit_bytes() + variant.rows * layout.unit_k() * 2;
 }
 
 // The sums of the warps, and the list that a block sorts itself.
-int StaticBytes(const DecodeVariant& variant) { return kWarps * 4 * variant.panels * (variant.rows / 8) * 32 * 16 + 1024; }
+int StaticBytes(const DecodeVariant& variant) { return variant.warps * 4 * variant.panels * (variant.rows / 8) * 32 * 16 + 1024; }
 
 // Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 int SharedOfSm(Arch arch) {
@@ -31,7 +29,7 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
   constexpr int kShortest = 3, kDeepest = 8, kReserved = 1024;
   for (;; --variant.blocks) {
     const int room = SharedOfSm(arch) / variant.blocks - kReserved - StaticBytes(variant);
-    variant.stages = std::min(room / (kWarps * StageBytes(layout, variant)), kDeepest);
+    variant.stages = std::min(room / (variant.warps * StageBytes(layout, variant)), kDeepest);
     if (variant.stages >= kShortest || variant.blocks == 1) break;
   }
   variant.stages = std::max(variant.stages, 2);
@@ -45,7 +43,7 @@ ActivationKind KindOf(const Activation* activation) {
 }  // namespace
 
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch) {
-  return {Fit(layout, arch, {8, 1, 0, 4}), Fit(layout, arch, {16, 1, 0, 3})};
+  return {Fit(layout, arch, {8, 1, 4, 0, 4}), Fit(layout, arch, {16, 1, 4, 0, 3})};
 }
 
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation) {
@@ -55,15 +53,14 @@ KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bo
   spec.function = "w4a16_grouped_decode";
   spec.defines = {{"BF_CODES", number(layout.codes)},    {"BF_SCALE", number(layout.scale)},      {"BF_GROUP", number(layout.group)},
                   {"BF_ZEROS", number(layout.zeros)},    {"BF_WIDE", number(layout.wide_scales)}, {"BF_ACT", number(half)},
-                  {"BF_ROWS", number(variant.rows)},     {"BF_PANELS", number(variant.panels)},   {"BF_STAGES", number(variant.stages)},
-                  {"BF_BLOCKS", number(variant.blocks)}, {"BF_ACTIVATION", number(activation)}};
-  spec.shared_bytes = static_cast<uint32_t>(kWarps * variant.stages * StageBytes(layout, variant));
+                  {"BF_ROWS", number(variant.rows)},     {"BF_PANELS", number(variant.panels)},   {"BF_WARPS", number(variant.warps)},
+                  {"BF_STAGES", number(variant.stages)}, {"BF_BLOCKS", number(variant.blocks)},   {"BF_ACTIVATION", number(activation)}};
+  spec.shared_bytes = static_cast<uint32_t>(variant.warps * variant.stages * StageBytes(layout, variant));
   spec.hot = true;
   return spec;
 }
 
-Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileView& weight, DType x_dtype,
-                                            const Activation* activation) {
+Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation) {
   BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, x_dtype));
   const bool gated = activation != nullptr && activation->gated();
   if (gated != (weight.form.order != RowOrder::kPlain)) {
@@ -77,6 +74,7 @@ Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileV
   decode.device_ = &device;
   decode.weight_ = weight;
   decode.gated_ = gated;
+  decode.activated_ = activation != nullptr;
   if (activation != nullptr) decode.parameters_ = {activation->limit, activation->alpha, activation->beta};
   for (const DecodeVariant& variant : DecodeVariants(weight.form.layout, device.arch())) {
     const KernelSpec spec = DecodeSpec(weight.form.layout, variant, x_dtype == DType::kF16, KindOf(activation));
@@ -112,11 +110,12 @@ Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_strid
   args.x_stride = x_stride;
   args.out_stride = out_stride;
   args.expert_bytes = static_cast<int64_t>(form.expert_bytes());
-  args.N = static_cast<int32_t>(gated_ ? form.N / 2 : form.N);
+  const int64_t columns = gated_ ? form.N / 2 : form.N;
+  args.N = static_cast<int32_t>(activated_ ? std::min((columns + 7) / 8 * 8, out_stride) : columns);
   args.K = static_cast<int32_t>(form.K);
   args.panels = static_cast<int32_t>(form.panels);
   args.units = static_cast<int32_t>(form.units);
-  args.x_aligned = reinterpret_cast<uintptr_t>(x) % 16 == 0 && x_stride % 8 == 0 ? 1 : 0;
+  args.x_aligned = reinterpret_cast<uintptr_t>(x) % 16 == 0 && x_stride % 8 == 0 && (form.K % 8 == 0 || work.x_padded) ? 1 : 0;
   args.work = work.work;
   args.work_count = work.work_count;
   args.source = work.source;
@@ -134,8 +133,8 @@ Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_strid
   const int64_t resident = static_cast<int64_t>(device_->info().sms) * variant.blocks;
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(std::clamp<int64_t>(items, 1, resident));
-  shape.threads = kWarps * 32;
-  shape.shared_bytes = static_cast<uint32_t>(kWarps * variant.stages * StageBytes(form.layout, variant));
+  shape.threads = static_cast<uint32_t>(variant.warps * 32);
+  shape.shared_bytes = static_cast<uint32_t>(variant.warps * variant.stages * StageBytes(form.layout, variant));
   shape.dependent = device_->arch().major >= 9;
   std::array<void*, 1> parameters = {&args};
   return Launch(found->kernel, shape, stream, parameters);

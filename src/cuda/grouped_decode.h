@@ -19,6 +19,7 @@ namespace billfish::cuda {
 struct DecodeVariant {
   int rows;    ///< of a tile, at most: 8, 16, 32
   int panels;  ///< that a block works on at a time
+  int warps;   ///< of a block, which split the units of an item
   int stages;  ///< units in a warp's ring
   int blocks;  ///< an SM
 };
@@ -34,6 +35,7 @@ struct DecodeWork {
   int32_t* position = nullptr;      ///< with ids: receives the sorted row of each slot
   int64_t top_k = 1, first_expert = 0;
   bool gather = false;      ///< with ids: x has one row a token
+  bool x_padded = false;    ///< x has zeros from K up to the next multiple of 8
   bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
 };
 
@@ -46,6 +48,8 @@ class GroupedDecode {
   /// Most rows of a tile for `rows` sorted rows over all experts.
   int TileRows(int64_t rows) const;
 
+  /// out: [sorted rows][out_stride]. With an activation, columns from its last up to the next multiple of 8 become zero if the stride has
+  /// room: such rows may be read 8 elements at a time.
   Status Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const;
 
  private:
@@ -56,7 +60,7 @@ class GroupedDecode {
   const GpuDevice* device_ = nullptr;
   TileView weight_;
   ActivationParameters parameters_;
-  bool gated_ = false;
+  bool gated_ = false, activated_ = false;
   std::vector<Loaded> variants_;  ///< by rising rows
 };
 

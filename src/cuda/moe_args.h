@@ -59,9 +59,9 @@ struct GroupedDecodeArgs {
   void* out = nullptr;               ///< [sorted rows][out_stride]: f32, or 16-bit where an activation is fused
   int64_t x_stride = 0, out_stride = 0;
   int64_t expert_bytes = 0;  ///< from one expert's units to the next
-  int32_t N = 0, K = 0;      ///< N: columns of out
+  int32_t N = 0, K = 0;      ///< N: columns of out to write
   int32_t panels = 0, units = 0;
-  int32_t x_aligned = 1;  ///< x and its rows start at multiples of 16 bytes
+  int32_t x_aligned = 1;  ///< rows of x start at multiples of 16 bytes and may be read 16 at a time
   // Work: the list of the sort, or, with ids, at most kDirectSlots slots that the kernel sorts itself.
   const TileWork* work = nullptr;
   const int32_t* work_count = nullptr;

@@ -184,6 +184,7 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   work.source = nullptr;
   work.position = nullptr;
   work.gather = false;
+  work.x_padded = true;
   work.overlapped = true;
   return decode_down_->Run(work, parts.h, h_stride, parts.out, H_, stream);
 }

@@ -3,14 +3,15 @@
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
 //   BF_ROWS         rows of a tile at most: 8, 16 or 32
 //   BF_PANELS       panels of 64 packed rows a block works on at a time, 1 or 2: they share the rows of x
+//   BF_WARPS        warps of a block, at least 4: more of them where there are few items
 //   BF_STAGES       units that a warp has in its ring          BF_BLOCKS   blocks an SM
 //   BF_ACTIVATION   ActivationKind: 0..5 writes h in 16 bits (gated kinds: rows q and q + 8 of a thread are gate and up of one column),
 //                   -1 writes f32
 //
-// An item is (tile of one expert's rows, BF_PANELS panels). The four warps of a block split the units of an item, unit u to warp u % 4:
-// each warp multiplies whole panels, so that it decodes with no help, and keeps its own ring of units and of the slices of x that belong
-// to them. Nothing in the main loop waits for another warp. At the end of an item the warps add up through shared memory, warp w the
-// 16-row block w of every panel, always in the order of the warps; the rings are already filling with the next item. Blocks stride over
+// An item is (tile of one expert's rows, BF_PANELS panels). The warps of a block split the units of an item, unit u to warp u mod
+// BF_WARPS: each warp multiplies whole panels, so that it decodes with no help, and keeps its own ring of units and of the slices of x that
+// belong to them. Nothing in the main loop waits for another warp. At the end of an item the warps add up through shared memory, warp w < 4
+// the 16-row block w of every panel, always in the order of the warps; the rings are already filling with the next item. Blocks stride over
 // the items in a fixed order: the result depends on nothing but the routing.
 #include "cuda/kernels/activation.cuh"
 #include "cuda/kernels/async_copy.cuh"
@@ -22,7 +23,7 @@ namespace {
 using namespace billfish::cuda;
 
 constexpr uint32_t kAll = 0xffffffffu;
-constexpr int kWarps = 4;
+constexpr int kWarps = BF_WARPS;
 constexpr int kRows = BF_ROWS, kPanels = BF_PANELS, kStages = BF_STAGES;
 constexpr int kTiles = kRows / 8;  // n8 tiles
 constexpr ActivationKind kKind = static_cast<ActivationKind>(BF_ACTIVATION);
@@ -30,9 +31,10 @@ constexpr ActivationKind kKind = static_cast<ActivationKind>(BF_ACTIVATION);
 constexpr int kUnitK = kLayout.unit_k();
 constexpr int kBlocks = kUnitK / kBlockK;
 constexpr int kUnitChunks = kLayout.unit_bytes() / 16;
-constexpr int kRowChunks = kUnitK * 2 / 16;       // 16-byte chunks of a row's slice of x
-constexpr int kRowStep = 32 / kRowChunks;         // rows that a warp copies at a time
-constexpr int kRowCopies = kRows / kRowStep;      // copies of x a lane and unit
+constexpr int kRowBytes = kUnitK * 2;  // of a row's slice of x
+constexpr int kRowChunks = kRowBytes / 16;
+constexpr int kRowStep = 32 / kRowChunks;     // rows that a warp copies at a time
+constexpr int kRowCopies = kRows / kRowStep;  // copies of x a lane and unit
 constexpr int kStageBytes = kPanels * kLayout.unit_bytes() + kRows * kUnitK * 2;
 
 // Work of the block: in shared memory where the kernel sorts for itself.
@@ -68,98 +70,147 @@ __device__ __forceinline__ void SortDirect(const GroupedDecodeArgs& args, int la
   if (blockIdx.x == 0 && args.position != nullptr && lane < args.slots) args.position[lane] = e < 0 ? -1 : row;
 }
 
-// One warp's way through its units: which item and unit it copies next.
+// 16 bytes, or zeros; then `global` is not read.
+__device__ __forceinline__ void CopyAsync16Unless(bool zero, uint32_t shared, const void* global) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, p; }" ::"r"(shared), "l"(global),
+               "r"(static_cast<uint32_t>(zero))
+               : "memory");
+}
+
+// One warp's way through its units: what it copies next. Addresses are carried along; a unit costs little more than its copies.
 class Copier {
  public:
   __device__ Copier(const GroupedDecodeArgs& args, const WorkList& list, uint32_t ring, int warp, int lane)
-      : args_(args), list_(list), ring_(ring), warp_(warp), lane_(lane), policy_(EvictFirst()) {
+      : args_(args), list_(list), ring_(ring), to_(ring), warp_(warp), lane_(lane), policy_(EvictFirst()) {
     groups_ = (args.panels + kPanels - 1) / kPanels;
     item_ = warp < args.units ? static_cast<int>(blockIdx.x) : list.items;
+    work_ = WorkOf(item_);
+    next_work_ = WorkOf(item_ + static_cast<int>(gridDim.x));
+    later_work_ = WorkOf(item_ + 2 * static_cast<int>(gridDim.x));
+    SourcesOf(work_, next_source_);
     Enter();
   }
 
-  __device__ __forceinline__ void CopyWeights() {
-    if (item_ >= list_.items) return;
-    const uint32_t stage = ring_ + stage_ * kStageBytes;
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      const uint8_t* unit = panel_[p] + static_cast<int64_t>(unit_) * kLayout.unit_bytes();
-#pragma unroll
-      for (int i = 0; i < (kUnitChunks + 31) / 32; ++i) {
-        const int chunk = lane_ + 32 * i;
-        if (chunk < kUnitChunks) CopyAsync16(stage + p * kLayout.unit_bytes() + chunk * 16, unit + chunk * 16, policy_);
-      }
-    }
-  }
-
-  // x of the same unit; then the next unit.
-  __device__ __forceinline__ void CopyRows() {
+  __device__ __forceinline__ void Copy() {
     if (item_ < list_.items) {
-      const uint32_t stage = ring_ + stage_ * kStageBytes + kPanels * kLayout.unit_bytes();
-      const int chunk = lane_ % kRowChunks, k = unit_ * kUnitK + chunk * 8;
-#pragma unroll
-      for (int i = 0; i < kRowCopies; ++i) {
-        if (row_[i] < 0) continue;
-        const int r = lane_ / kRowChunks + kRowStep * i;
-        const uint32_t to = stage + (r * kRowChunks + (chunk ^ (r & 7))) * 16;
-        const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row_[i] * args_.x_stride + k;
-        if (args_.x_aligned != 0) {
-          const int valid = min(max(args_.K - k, 0), 8) * 2;
-          CopyAsync16Zeroed(to, valid > 0 ? from : args_.x, valid);
-        } else {
-          uint32_t v[4];
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            v[j] = (k + 2 * j < args_.K ? from[2 * j] : 0u) | (k + 2 * j + 1 < args_.K ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
-          }
-          asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
-        }
-      }
+      CopyWeights();
+      CopyRows();
+      Advance();
+    }
+    CommitCopies();
+  }
+  /// The same in two steps: weights alone, for units whose x may not be there yet, by a copy of this object; then their x.
+  __device__ __forceinline__ void CopyOnlyWeights() {
+    if (item_ >= list_.items) return;
+    CopyWeights();
+    Advance();
+  }
+  __device__ __forceinline__ void CopyOnlyRows() {
+    if (item_ < list_.items) {
+      CopyRows();
       Advance();
     }
     CommitCopies();
   }
 
-  /// Past a unit without its x.
-  __device__ __forceinline__ void Skip() {
-    if (item_ < list_.items) Advance();
+ private:
+  __device__ __forceinline__ void CopyWeights() const {
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      const uint32_t to = to_ + p * kLayout.unit_bytes() + lane_ * 16;
+#pragma unroll
+      for (int i = 0; i < kUnitChunks / 32; ++i) CopyAsync16(to + i * 512, panel_[p] + i * 512, policy_);
+      if constexpr (kUnitChunks % 32 != 0) {
+        constexpr int kRest = kUnitChunks / 32 * 512;
+        if (lane_ < kUnitChunks % 32) CopyAsync16(to + kRest, panel_[p] + kRest, policy_);
+      }
+    }
   }
 
- private:
+  // Rows that the tile does not have become zero.
+  __device__ __forceinline__ void CopyRows() const {
+    const int row = lane_ / kRowChunks, slot = lane_ % kRowChunks ^ row;
+    const uint32_t to = to_ + kPanels * kLayout.unit_bytes() + row * kRowBytes;
+    const auto place = [&](int i) { return to + i * kRowStep * kRowBytes + (slot ^ (i * kRowStep & 7)) * 16; };
+    if (args_.x_aligned != 0) {
+#pragma unroll
+      for (int i = 0; i < kRowCopies; ++i) CopyAsync16Unless(k_left_ <= 0 || absent_ >> i & 1, place(i), row_[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kRowCopies; ++i) CopyUnaligned(place(i), row_[i], absent_ >> i & 1 ? 0 : min(k_left_, 8));
+    }
+  }
+
+  __device__ __forceinline__ static void CopyUnaligned(uint32_t to, const uint16_t* from, int valid) {
+    uint32_t v[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      v[j] = (2 * j < valid ? from[2 * j] : 0u) | (2 * j + 1 < valid ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
+    }
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+  }
+
   __device__ __forceinline__ void Advance() {
-    stage_ = stage_ + 1 == kStages ? 0 : stage_ + 1;
-    unit_ += kWarps;
-    if (unit_ < args_.units) return;
+    to_ = to_ + kStageBytes == ring_ + kStages * kStageBytes ? ring_ : to_ + kStageBytes;
+    units_left_ -= kWarps;
+    if (units_left_ > 0) {
+      k_left_ -= kWarps * kUnitK;
+#pragma unroll
+      for (int p = 0; p < kPanels; ++p) panel_[p] += kWarps * kLayout.unit_bytes();
+#pragma unroll
+      for (int i = 0; i < kRowCopies; ++i) row_[i] += kWarps * kUnitK;
+      return;
+    }
     item_ += static_cast<int>(gridDim.x);
+    work_ = next_work_;
+    next_work_ = later_work_;
+    later_work_ = WorkOf(item_ + 2 * static_cast<int>(gridDim.x));
     Enter();
   }
 
-  __device__ __forceinline__ void Enter() {
-    unit_ = warp_;
-    if (item_ >= list_.items) return;
-    const TileWork work = list_.work[item_ / groups_];
-    const int panel = item_ % groups_ * kPanels;
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      const int64_t panel_bytes = static_cast<int64_t>(args_.units) * kLayout.unit_bytes();
-      panel_[p] = args_.weight + work.expert * args_.expert_bytes + min(panel + p, args_.panels - 1) * panel_bytes;
-    }
+  __device__ __forceinline__ TileWork WorkOf(int item) const { return item < list_.items ? list_.work[item / groups_] : TileWork{0, 0, 0}; }
+
+  // The rows of x that this lane copies; -1 = none.
+  __device__ __forceinline__ void SourcesOf(const TileWork& work, int (&source)[kRowCopies]) const {
 #pragma unroll
     for (int i = 0; i < kRowCopies; ++i) {
       const int r = lane_ / kRowChunks + kRowStep * i;
-      row_[i] = -1;
-      if (r < work.rows) row_[i] = list_.source == nullptr ? work.first_row + r : list_.source[work.first_row + r];
+      source[i] = -1;
+      if (r < work.rows) source[i] = list_.source == nullptr ? work.first_row + r : list_.source[work.first_row + r];
     }
+  }
+
+  // Begins item_ = work_. What the next item needs is asked for one item ahead, its tile two.
+  __device__ __forceinline__ void Enter() {
+    if (item_ >= list_.items) return;
+    units_left_ = args_.units - warp_;
+    const int chunk = lane_ % kRowChunks, k = warp_ * kUnitK + chunk * 8;
+    k_left_ = args_.K - k;
+    const int panel = item_ % groups_ * kPanels;
+    const int64_t panel_bytes = static_cast<int64_t>(args_.units) * kLayout.unit_bytes();
+    const uint8_t* expert = args_.weight + work_.expert * args_.expert_bytes + warp_ * kLayout.unit_bytes() + lane_ * 16;
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) panel_[p] = expert + min(panel + p, args_.panels - 1) * panel_bytes;
+    absent_ = 0;
+#pragma unroll
+    for (int i = 0; i < kRowCopies; ++i) {
+      if (next_source_[i] < 0) absent_ |= 1u << i;
+      row_[i] = static_cast<const uint16_t*>(args_.x) + max(next_source_[i], 0) * args_.x_stride + k;
+    }
+    SourcesOf(next_work_, next_source_);
   }
 
   const GroupedDecodeArgs& args_;
   const WorkList& list_;
-  uint32_t ring_;
+  uint32_t ring_, to_;
   int warp_, lane_;
   uint64_t policy_;
-  int groups_, item_, unit_ = 0, stage_ = 0;
+  int groups_, item_, units_left_ = 0, k_left_ = 0;
+  TileWork work_, next_work_, later_work_;
   const uint8_t* panel_[kPanels];
-  int row_[kRowCopies];
+  const uint16_t* row_[kRowCopies];
+  uint32_t absent_ = 0;
+  int next_source_[kRowCopies];
 };
 
 __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
@@ -269,29 +320,26 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
   Copier copier(args, list, SharedAddress(ring), warp, lane);
   if (args.early_weights != 0) {
     Copier ahead = copier;
-    for (int s = 0; s < kStages - 1; ++s) {
-      ahead.CopyWeights();
-      ahead.Skip();
-    }
+    for (int s = 0; s < kStages - 1; ++s) ahead.CopyOnlyWeights();
     WaitForPredecessor();
     AllowDependents();
-    for (int s = 0; s < kStages - 1; ++s) copier.CopyRows();
+    for (int s = 0; s < kStages - 1; ++s) copier.CopyOnlyRows();
   } else {
-    for (int s = 0; s < kStages - 1; ++s) {
-      copier.CopyWeights();
-      copier.CopyRows();
-    }
+    for (int s = 0; s < kStages - 1; ++s) copier.Copy();
   }
 
   int stage = 0;
+  TileWork next_work = static_cast<int>(blockIdx.x) < list.items ? list.work[blockIdx.x / groups] : TileWork{0, 0, 0};
   for (int item = static_cast<int>(blockIdx.x); item < list.items; item += static_cast<int>(gridDim.x)) {
-    const TileWork work = list.work[item / groups];
+    const TileWork work = next_work;
+    if (item + static_cast<int>(gridDim.x) < list.items) next_work = list.work[(item + static_cast<int>(gridDim.x)) / groups];
     const int panel = item % groups * kPanels;
     // The factors and biases of the rows that this warp finishes, asked for long before they are needed.
     float factor[kPanels][2], bias[kPanels][2];
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
-      const int64_t row = (static_cast<int64_t>(work.expert) * args.panels + min(panel + p, args.panels - 1)) * kPanelRows + warp * 16 + q;
+      const int64_t row =
+          (static_cast<int64_t>(work.expert) * args.panels + min(panel + p, args.panels - 1)) * kPanelRows + warp % 4 * 16 + q;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         factor[p][half] = args.row_scale == nullptr ? 1.0f : __ldg(args.row_scale + row + 8 * half);
@@ -303,8 +351,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
     for (int unit = warp; unit < args.units; unit += kWarps) {
       WaitCopies<kStages - 2>();
       __syncwarp();
-      copier.CopyWeights();
-      copier.CopyRows();
+      copier.Copy();
       const uint8_t* filled = ring + stage * kStageBytes;
       stage = stage + 1 == kStages ? 0 : stage + 1;
       if constexpr (kTiles >= 4) {
@@ -336,6 +383,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
       }
     }
     __syncthreads();
+    if (kWarps > 4 && warp >= 4) continue;
 #pragma unroll
     for (int i = 0; i < kPanels * kTiles; ++i) {
       const int p = i / kTiles, n = i % kTiles;
