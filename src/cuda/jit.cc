@@ -102,7 +102,7 @@ Status RaiseSharedLimit(const KernelSpec& spec, CUfunction function, const GpuDe
 Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch) {
   BILLFISH_ASSIGN_OR_RETURN(const NvrtcApi* nvrtc, Nvrtc());
   BILLFISH_RETURN_IF_ERROR(CheckTarget(*nvrtc, arch));
-  const auto sources = EmbeddedSources();
+  const std::vector<EmbeddedSource> sources = SourcesOf(spec.file, EmbeddedSources());
   const std::string path = "cuda/kernels/" + spec.file;
   const auto source = std::find_if(sources.begin(), sources.end(), [&](const EmbeddedSource& s) { return path == s.name; });
   if (source == sources.end()) {
@@ -129,7 +129,8 @@ Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch) {
   if (nvrtc->GetLogSize(program.handle, &bytes) == 0 && bytes > 1) {
     kernel.log.resize(bytes);
     nvrtc->GetLog(program.handle, kernel.log.data());
-    kernel.log.resize(bytes - 1);
+    // Some versions end the log with more than one zero byte.
+    while (!kernel.log.empty() && (kernel.log.back() == '\0' || kernel.log.back() == '\n')) kernel.log.pop_back();
   }
   if (result != 0 || nvrtc->GetCubinSize(program.handle, &bytes) != 0 || bytes == 0) {
     return Status(ErrorCode::kCompile, fmt::format("the kernel {} ({}) does not compile for {} with NVRTC {}, error {}:\n{}", spec.function,
@@ -166,7 +167,7 @@ Status CheckHot(const KernelSpec& spec, const CompiledKernel& kernel) {
 Result<CompiledKernel> CachedKernel(const KernelSpec& spec, Arch arch, const KernelCache* cache) {
   BILLFISH_ASSIGN_OR_RETURN(const NvrtcApi* nvrtc, Nvrtc());
   if (cache == nullptr) return CompileKernel(spec, arch);
-  const std::string key = KernelKey(spec, arch, EmbeddedSources(), nvrtc->version());
+  const std::string key = KernelKey(spec, arch, SourcesOf(spec.file, EmbeddedSources()), nvrtc->version());
   if (std::optional<CompiledKernel> kept = cache->Read(key)) return std::move(*kept);
   const KernelCache::Lock lock = cache->Acquire(key, kLockTimeout);
   if (std::optional<CompiledKernel> kept = cache->Read(key)) return std::move(*kept);

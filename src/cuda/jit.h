@@ -3,10 +3,10 @@
 // A kernel is one file of src/cuda/kernels, embedded in the library, compiled with a list of macro definitions. Every file defines one
 // extern "C" __global__ function with the name given in the spec.
 //
-// Cache key: SHA-256 over every embedded source, the file and function name, the definitions, the target, the flags, NVRTC's version and
-// the version of the entry's format. Entries are written to a temporary file in the same folder and renamed; whoever loses a race uses
-// its own result. A damaged entry is rebuilt. A folder that cannot be written is no error: the kernel is compiled and used.
-// Folder: BILLFISH_CACHE_DIR, else $XDG_CACHE_HOME/billfish, else ~/.cache/billfish.
+// Cache key: SHA-256 over the text of the file and of everything it includes, the file and function name, the definitions, the target, the
+// flags, NVRTC's version and the version of the entry's format. Entries are written to a temporary file in the same folder and renamed;
+// whoever loses a race uses its own result. A damaged entry is rebuilt. A folder that cannot be written is no error: the kernel is compiled
+// and used. Folder: BILLFISH_CACHE_DIR, else $XDG_CACHE_HOME/billfish, else ~/.cache/billfish.
 #pragma once
 
 #include <cstdint>

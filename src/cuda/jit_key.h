@@ -20,7 +20,12 @@ std::span<const char* const> FixedOptions();
 /// All options for one spec and target, in order.
 std::vector<std::string> CompileOptions(const KernelSpec& spec, Arch arch);
 
-/// 64 hexadecimal digits over kEntryVersion, the sources, the spec's file and function, the options and the compiler's version.
+/// "cuda/kernels/<file>" and everything that it includes, sorted by name; empty if there is no such file. What `all` lacks is left out:
+/// the compiler reports it.
+std::vector<EmbeddedSource> SourcesOf(const std::string& file, std::span<const EmbeddedSource> all);
+
+/// 64 hexadecimal digits over kEntryVersion, the sources (of SourcesOf), the spec's file and function, the options and the compiler's
+/// version.
 std::string KernelKey(const KernelSpec& spec, Arch arch, std::span<const EmbeddedSource> sources, const std::string& compiler_version);
 
 }  // namespace billfish::cuda

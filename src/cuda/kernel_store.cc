@@ -80,7 +80,7 @@ Result<std::vector<Job>> Jobs(const std::vector<std::string>& targets) {
 
 // Compiles unless kept. A folder that cannot be written is an error here: filling it is the purpose.
 Status Build(const Job& job, const KernelCache& cache, const std::string& compiler_version, GpuKernel& kernel) {
-  const std::string key = cuda::KernelKey(job.spec, job.arch, cuda::EmbeddedSources(), compiler_version);
+  const std::string key = cuda::KernelKey(job.spec, job.arch, cuda::SourcesOf(job.spec.file, cuda::EmbeddedSources()), compiler_version);
   std::optional<cuda::CompiledKernel> kept = cache.Read(key);
   if (!kept.has_value()) {
     BILLFISH_ASSIGN_OR_RETURN(kept, cuda::CompileKernel(job.spec, job.arch));
@@ -128,7 +128,8 @@ Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& ta
   for (const Job& job : jobs) {
     GpuKernel& kernel = kernels.emplace_back(Describe(job.spec, job.arch));
     if (!cache.ok()) continue;
-    const auto kept = cache.value().Read(cuda::KernelKey(job.spec, job.arch, cuda::EmbeddedSources(), nvrtc->version()));
+    const auto kept =
+        cache.value().Read(cuda::KernelKey(job.spec, job.arch, cuda::SourcesOf(job.spec.file, cuda::EmbeddedSources()), nvrtc->version()));
     if (kept.has_value()) Fill(kernel, *kept);
   }
   return kernels;

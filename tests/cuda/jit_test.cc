@@ -61,6 +61,19 @@ TEST(KernelKey, ChangesWithEachIngredientAndWithNothingElse) {
   EXPECT_EQ(KernelKey(changed, arch, sources, "13.0"), key);
 }
 
+TEST(KernelKey, CoversWhatAFileIncludesAndNothingElse) {
+  const std::string a = "// a\n#include \"cuda/b.h\"\n#include \"cuda/missing.h\"\nint x;",
+                    b = "#include \"cuda/kernels/c.cuh\"\n#include \"cuda/b.h\"\n", c = "c", d = "d";
+  const std::vector<EmbeddedSource> all = {{"cuda/b.h", b.c_str(), b.size()},
+                                           {"cuda/kernels/a.cu", a.c_str(), a.size()},
+                                           {"cuda/kernels/c.cuh", c.c_str(), c.size()},
+                                           {"cuda/kernels/d.cuh", d.c_str(), d.size()}};
+  std::vector<std::string> names;
+  for (const EmbeddedSource& source : SourcesOf("a.cu", all)) names.emplace_back(source.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"cuda/b.h", "cuda/kernels/a.cu", "cuda/kernels/c.cuh"}));
+  EXPECT_TRUE(SourcesOf("b.cu", all).empty());
+}
+
 TEST(KernelKey, OptionsNameTheTargetAndEveryDefinition) {
   const std::vector<std::string> options = CompileOptions(Probe(), {10, 0});
   const std::set<std::string> set(options.begin(), options.end());
