@@ -23,11 +23,15 @@ namespace {
 
 constexpr int64_t kBlockRows = 1024;  // of staged rows that threads share
 constexpr int64_t kPrivateBlockRows = 8192;
-constexpr size_t kStagedBudget = size_t{768} << 10;  // of a segment: three quarters of a 1 MiB L2
-constexpr int64_t kInlineStageElements = 1 << 15;    // below this a parallel region costs more than staging
-constexpr int64_t kItemsPerThread = 32;
+constexpr size_t kStagedBudget = size_t{576} << 10;                    // of a segment, in a 1 MiB L2 that 4 KiB pages fill unevenly
+constexpr int64_t kInlineStageElements = 1 << 15;                      // below this a parallel region costs more than staging
+constexpr int64_t kItemsPerThread = 32, kManyRowItemsPerThread = 128;  // the last item is what other threads wait for
 
-std::byte* AlignUp(std::byte* p) { return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine); }
+constexpr size_t kPage = 4096;
+
+std::byte* AlignUp(std::byte* p, size_t alignment) {
+  return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + alignment - 1) / alignment * alignment);
+}
 
 int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
   const int64_t fit = int64_t(kStagedBudget / (row_bytes * size_t(layout.slabs()))) / 8 * 8;
@@ -36,19 +40,22 @@ int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
 
 bool SharesStaging(Staged staged) { return staged == Staged::kInt8; }
 
-/// Where staged rows lie: one area for all threads, or one per thread that holds a segment.
+/// The workspace: an area of staged rows for all threads (shared) | for each thread scratch and its own staged rows | lanes | segments.
+/// Threads are a page apart: prefetchers run ahead to the end of a page, and fetching a line that another core writes takes it away.
 struct Areas {
-  Areas(const PanelLayout& layout, Staged staged, int64_t rows, int threads)
-      : row_bytes(StagedRowBytes(staged)),
-        segment_rows(SegmentRows(layout, row_bytes)),
-        block_rows(std::min(rows, SharesStaging(staged) ? kBlockRows : kPrivateBlockRows)),
-        slab_stride(PanelLayout::Padded(size_t(SharesStaging(staged) ? block_rows : std::min(block_rows, segment_rows)) * row_bytes)),
-        bytes(slab_stride * size_t(layout.slabs())),
-        count(SharesStaging(staged) ? 1 : threads) {}
+  Areas(const PanelLayout& layout, Staged staged, int64_t rows)
+      : row_bytes(StagedRowBytes(staged)), segment_rows(SegmentRows(layout, row_bytes)) {
+    const bool shared = SharesStaging(staged);
+    block_rows = std::min(rows, shared ? kBlockRows : kPrivateBlockRows);
+    slab_stride = PanelLayout::Padded(size_t(shared ? block_rows : std::min(block_rows, segment_rows)) * row_bytes);
+    const size_t bytes = slab_stride * size_t(layout.slabs());
+    shared_bytes = shared ? Pages(bytes) : 0;
+    thread_bytes = Pages(kPanelScratchBytes + (shared ? 0 : bytes)) + kPage;
+  }
+  static size_t Pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
   size_t row_bytes;
   int64_t segment_rows, block_rows;
-  size_t slab_stride, bytes;  ///< of one area
-  int count;
+  size_t slab_stride, shared_bytes, thread_bytes;
 };
 
 }  // namespace
@@ -57,7 +64,7 @@ struct GroupedLinear::Segment {
   int64_t expert, begin, rows;  ///< begin counts from the block's first row
 };
 
-struct alignas(kLine) GroupedLinear::Lane {
+struct alignas(4 * kLine) GroupedLinear::Lane {
   std::atomic<int64_t> next;
   int64_t end;
 };
@@ -76,10 +83,10 @@ Result<GroupedLinear> GroupedLinear::Create(const CpuWeight* weight, DType x, Pr
 
 size_t GroupedLinear::workspace_bytes(int64_t rows, int threads) const {
   const PanelLayout& layout = weight_->layout();
-  const Areas areas(layout, kernel_->staged, rows, threads);
+  const Areas areas(layout, kernel_->staged, rows);
   const int64_t segments = areas.block_rows / areas.segment_rows + std::min(layout.E, areas.block_rows) + 1;
-  return areas.bytes * size_t(areas.count) + PanelLayout::Padded(size_t(segments) * sizeof(Segment)) +
-         size_t(threads) * (kPanelScratchBytes + sizeof(Lane)) + 2 * kLine;
+  return areas.shared_bytes + size_t(threads) * (areas.thread_bytes + sizeof(Lane)) +
+         PanelLayout::Padded(size_t(segments) * sizeof(Segment)) + kPage + 2 * kLine;
 }
 
 Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const float* bias, TensorView y, std::span<std::byte> workspace,
@@ -109,11 +116,11 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
                                          std::to_string(workspace_bytes(rows, threads)) + " are needed"};
   }
 
-  const Areas areas(layout, kernel_->staged, rows, threads);
+  const Areas areas(layout, kernel_->staged, rows);
   const bool shared = SharesStaging(kernel_->staged);
-  std::byte* const staged = AlignUp(workspace.data());
-  std::byte* const scratch = staged + areas.bytes * size_t(areas.count);
-  Lane* const lanes = reinterpret_cast<Lane*>(scratch + size_t(threads) * kPanelScratchBytes);
+  std::byte* const staged = AlignUp(workspace.data(), kPage);
+  std::byte* const private_bytes = staged + areas.shared_bytes;
+  Lane* const lanes = reinterpret_cast<Lane*>(private_bytes + size_t(threads) * areas.thread_bytes);
   for (int i = 0; i < threads; ++i) new (lanes + i) Lane;
   Segment* const segments = reinterpret_cast<Segment*>(lanes + threads);
   const int64_t panels = layout.panels();
@@ -152,7 +159,8 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     if (shared) ParallelFor((last - first) * layout.K <= kInlineStageElements ? 1 : threads, last - first, 1, stage_block);
 
     const int64_t jobs = count * panels;
-    const int64_t run = std::clamp<int64_t>(jobs / (threads * kItemsPerThread), 1, panels);
+    const int64_t run =
+        std::clamp<int64_t>(jobs / (threads * (last - first >= 16 * count ? kManyRowItemsPerThread : kItemsPerThread)), 1, panels);
     const int64_t items_per_segment = (panels + run - 1) / run;
     const int64_t items = count * items_per_segment;
     const int workers = int(std::min<int64_t>(threads, items));
@@ -171,7 +179,8 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     const auto work = [&](int thread) {
       int offset = 0;
       int64_t staged_segment = -1;
-      std::byte* const own = shared ? staged : staged + size_t(thread) * areas.bytes;
+      std::byte* const scratch = private_bytes + size_t(thread) * areas.thread_bytes;
+      std::byte* const own = shared ? staged : scratch + kPanelScratchBytes;
       for (int64_t item; (item = take(thread, &offset)) >= 0;) {
         const int64_t s = item / items_per_segment;
         const Segment& segment = segments[s];
@@ -194,7 +203,7 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
           job.y = static_cast<std::byte*>(y.mutable_data()) + (row * y.stride(0) + p * kPanelRows) * (y_bf16 ? 2 : 4);
           job.y_stride = y.stride(0);
           job.y_bf16 = y_bf16;
-          job.scratch = scratch + size_t(thread) * kPanelScratchBytes;
+          job.scratch = scratch;
           panel_(job);
         }
       }
