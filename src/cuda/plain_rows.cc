@@ -76,10 +76,10 @@ PackArgs PlainRows::ArgsFor(const std::byte* buffer, std::byte* tiles) const {
   args.tiles = reinterpret_cast<uint8_t*>(tiles);
   args.layout = form_.layout;
   args.source_scale = SourceScale(weight_.scheme().scale);
-  args.group_columns = weight_.groups() == 1 ? form_.K : weight_.scheme().group;
+  args.group_columns = static_cast<int32_t>(weight_.groups() == 1 ? form_.K : weight_.scheme().group);
   args.row_bytes = weight_.row_bytes();
-  args.groups = weight_.groups();
-  args.K = form_.K;
+  args.groups = static_cast<int32_t>(weight_.groups());
+  args.K = static_cast<int32_t>(form_.K);
   return args;
 }
 

@@ -1,5 +1,5 @@
-// Plain rows -> tiles (cuda/tile_layout.h): one block of threads a unit. The bytes come over the host's bus at a fiftieth of what this
-// kernel moves, so that it serves every layout by switches at run time and loads single bytes.
+// Plain rows -> tiles (cuda/tile_layout.h): one block of threads a unit. The bytes come over the host's bus, far slower than this kernel
+// moves them, so that it serves every layout by switches at run time and loads single bytes.
 #include "cuda/pack_args.h"
 #include "cuda/tile_codes.h"
 
@@ -11,14 +11,16 @@ struct PlainRow {
   int64_t index;
 
   __device__ bool padding() const { return args.bases[index] < 0; }
-  /// Where the packed group of column k has a scale of the plain form: not in padding.
-  __device__ bool HasGroup(int64_t k) const { return !padding() && k / args.layout.group * args.layout.group < args.K; }
-  __device__ int64_t GroupAt(int64_t k) const {
-    return index * args.groups + k / args.layout.group * args.layout.group / args.group_columns;
+  /// First column of the packed group of column k.
+  __device__ int GroupStart(int k) const { return k & -args.layout.group; }
+  /// Whether that group has a scale of the plain form: not in padding.
+  __device__ bool HasGroup(int k) const { return !padding() && GroupStart(k) < args.K; }
+  __device__ int64_t GroupAt(int k) const {
+    return index * args.groups + static_cast<uint32_t>(GroupStart(k)) / static_cast<uint32_t>(args.group_columns);
   }
 
   /// The code of a column beyond K, or of a padding row: decodes to zero where it can.
-  __device__ uint32_t PadCode(int64_t k) const {
+  __device__ uint32_t PadCode(int k) const {
     if (args.layout.codes != TileCodes::kInt4) return 0;
     if (!args.layout.zeros) return 8;
     if (!HasGroup(k)) return 0;
@@ -27,12 +29,13 @@ struct PlainRow {
   }
 
   /// 4-bit codes of columns k (even) and k + 1, in the nibbles of a byte.
-  __device__ uint32_t Nibbles(int64_t k) const {
-    const uint32_t pad = PadCode(k);
-    uint32_t pair = pad * 0x11;
+  __device__ uint32_t Nibbles(int k) const {
+    uint32_t pair = 0;
     if (!padding() && k < args.K) {
       pair = args.codes[index * args.row_bytes + k / 2];
-      if (k + 1 == args.K) pair = (pair & 15) | pad << 4;
+      if (k + 1 == args.K) pair = (pair & 15) | PadCode(k) << 4;
+    } else {
+      pair = PadCode(k) * 0x11;
     }
     if (args.layout.scale == TileScale::kE4M3 && HasGroup(k)) pair = CodesUnderE4M3(static_cast<uint8_t>(pair), args.scales[GroupAt(k)]);
     return pair;
@@ -40,14 +43,14 @@ struct PlainRow {
 
   /// 8- or 16-bit codes of columns k and k + 1, the smaller column low.
   template <class Code>
-  __device__ uint32_t Pair(int64_t k) const {
+  __device__ uint32_t Pair(int k) const {
     if (padding()) return 0;
     const Code* codes = reinterpret_cast<const Code*>(args.codes + index * args.row_bytes);
     const uint32_t low = k < args.K ? codes[k] : 0, high = k + 1 < args.K ? codes[k + 1] : 0;
     return low | high << (8 * sizeof(Code));
   }
 
-  __device__ void WriteScale(int64_t k, uint8_t* out) const {
+  __device__ void WriteScale(int k, uint8_t* out) const {
     const bool held = HasGroup(k);
     const int64_t from = held ? GroupAt(k) : 0;
     switch (args.layout.scale) {
@@ -87,18 +90,18 @@ extern "C" __global__ void __launch_bounds__(128) pack_tiles(billfish::cuda::Pac
   const TileLayout& layout = args.layout;
   const int t = static_cast<int>(threadIdx.x);
   const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kPanelRows;
-  const int64_t first_k = static_cast<int64_t>(blockIdx.x) * layout.unit_k();
+  const int first_k = static_cast<int>(blockIdx.x) * layout.unit_k();
   uint8_t* unit = args.tiles + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * layout.unit_bytes();
 
   const int64_t row_of_thread = first_row + t / 32 * 16 + t % 32 / 4;
   for (int block = 0; block < layout.unit_k() / kBlockK; ++block) {
     uint32_t* words = reinterpret_cast<uint32_t*>(unit + block * layout.block_bytes());
     for (int plane = 0; plane < kPlanes; ++plane) {
-      const int64_t k = first_k + block * kBlockK + plane * 16 + t % 4 * 2;
+      const int k = first_k + block * kBlockK + plane * 16 + t % 4 * 2;
       uint32_t word = 0;
       for (int j = 0; j < 4; ++j) {
         const PlainRow row = {args, row_of_thread + j % 2 * 8};
-        const int64_t column = k + j / 2 * 8;
+        const int column = k + j / 2 * 8;
         if (layout.code_bits() == 4) {
           const uint32_t pair = row.Nibbles(column);
           word |= layout.codes == TileCodes::kInt4 ? Int4Bits(pair, j) : E2M1Bits(pair, j);
@@ -116,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(128) pack_tiles(billfish::cuda::Pac
   for (int i = t; i < kPanelRows * layout.groups(); i += kTileThreads) {
     const int r = i / layout.groups(), g = i % layout.groups(), index = layout.scale_index(r, g);
     const PlainRow row = {args, first_row + r};
-    const int64_t k = first_k + g * layout.group;
+    const int k = first_k + g * layout.group;
     uint8_t* scales = unit + layout.code_bytes();
     row.WriteScale(k, scales + index * layout.scale_size());
     if (layout.zeros) scales[layout.scale_bytes() + index] = row.HasGroup(k) ? args.zeros[row.GroupAt(k)] : 0;
