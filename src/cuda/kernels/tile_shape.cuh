@@ -1,0 +1,60 @@
+// The tiles of a tile kernel: their size by its macros, and which of them each block computes. A tile is kOut packed rows x kTokens rows of
+// x.
+//
+// Macros: BF_M16, BF_N8 blocks of 16 packed rows and of 8 tokens that a warp sums; BF_WARPS_M, BF_WARPS_N; BF_STAGES units of K in shared
+// memory; BF_GROUPED; BF_ACTIVATION (-1 none).
+#pragma once
+
+#include "cuda/kernels/weight.cuh"
+#include "cuda/linear_tile_args.h"
+
+namespace billfish::cuda {
+
+inline constexpr int kM16 = BF_M16, kN8 = BF_N8, kWarpsM = BF_WARPS_M, kWarpsN = BF_WARPS_N, kStages = BF_STAGES;
+inline constexpr int kThreads = 32 * kWarpsM * kWarpsN;
+inline constexpr int kOut = 16 * kM16 * kWarpsM, kTokens = 8 * kN8 * kWarpsN;
+inline constexpr int kTilePanels = kOut / kPanelRows;
+inline constexpr int kUnitK = kLayout.unit_k(), kBlocks = kUnitK / kBlockK;
+inline constexpr int kUnitBytes = kLayout.unit_bytes();
+inline constexpr int kXBlockBytes = kTokens * kBlockK * 2;
+inline constexpr int kWeightBytes = (kTilePanels * kUnitBytes + 127) / 128 * 128;
+inline constexpr int kStageBytes = kBlocks * kXBlockBytes + kWeightBytes;
+inline constexpr ActivationKind kActivation = static_cast<ActivationKind>(BF_ACTIVATION);
+inline constexpr bool kGated = IsGated(kActivation);
+
+static_assert(kOut % kPanelRows == 0 && kN8 % 2 == 0 && (kM16 == 1 || kM16 == 2 || kM16 == 4));
+static_assert(kUnitBytes % 16 == 0);
+
+struct Tile {
+  int out;        // first packed row
+  int first_row;  // of y
+  int rows;
+  int expert;
+  int first_unit, end_unit;
+};
+
+/// Calls run(tile) for every tile of this block.
+template <class Run>
+__device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Run& run) {
+  const int packed_rows = args.panels * kPanelRows;
+  const int out_tiles = (packed_rows + kOut - 1) / kOut;
+#if BF_GROUPED
+  const int64_t tiles = static_cast<int64_t>(*args.work_count) * out_tiles;
+  for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
+    const TileWork work = args.work[t / out_tiles];
+    run(Tile{static_cast<int>(t % out_tiles) * kOut, work.first_row, work.rows, work.expert, 0, args.units});
+  }
+#else
+  // Bands of token tiles: within one, the x rows stay in L2 while the weight streams by once.
+  const int token_tiles = (args.M + kTokens - 1) / kTokens;
+  const int split = blockIdx.x % args.splits, t = blockIdx.x / args.splits;
+  const int first_token_tile = t / (args.band * out_tiles) * args.band;
+  const int band = min(args.band, token_tiles - first_token_tile), inside = t - first_token_tile * out_tiles;
+  const int first_row = (first_token_tile + inside % band) * kTokens;
+  run(Tile{inside / band * kOut, first_row, min(kTokens, args.M - first_row), 0,
+           static_cast<int>(static_cast<int64_t>(args.units) * split / args.splits),
+           static_cast<int>(static_cast<int64_t>(args.units) * (split + 1) / args.splits)});
+#endif
+}
+
+}  // namespace billfish::cuda
