@@ -24,7 +24,9 @@ struct RunOptions {
   Mode mode = Mode::kExact;
   std::string kernel;
   int threads = 1;
-  double budget_s = 0.5;  ///< for each row
+  double budget_s = 0.5;  ///< of the CPU, for each row
+  Device device;
+  bool zipf = false;  ///< BenchMoeCuda: experts are chosen with shares that fall like 1 / rank instead of evenly
 };
 
 /// Called with every finished row; false stops with kCancelled.
@@ -35,6 +37,13 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
                    const RowSink& sink);
 Status BenchMoe(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const Limits& limits,
                 const RowSink& sink);
+
+/// The same on options.device, a GPU; a row of BenchLinearCuda has cuBLASLt beside it, a row of BenchMoeCuda is a whole block of
+/// routing, gate and up, SwiGLU, down and combine.
+Status BenchLinearCuda(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const CudaLimits& limits,
+                       const RowSink& sink);
+Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const CudaLimits& limits,
+                    const RowSink& sink);
 
 /// "prefill" of pp tokens and "decode" of tg tokens after it, as llama.cpp's pp and tg rows.
 Status BenchModel(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,

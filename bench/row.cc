@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -11,7 +12,7 @@ namespace billfish::bench {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr const char* kSchema = "billfish-bench-1";
+constexpr const char* kSchema = "billfish-bench-2";
 
 /// Calls visit(name, field) for every field of a row, so that writing and reading cannot drift apart.
 template <class RowType, class Visitor>
@@ -34,6 +35,8 @@ void VisitFields(RowType& row, Visitor visit) {
   visit("gb_per_s", row.gb_per_s);
   visit("gflop_per_s", row.gflop_per_s);
   visit("tokens_per_s", row.tokens_per_s);
+  visit("baseline", row.baseline);
+  visit("baseline_us", row.baseline_us);
   visit("limit", row.limit);
   visit("limit_value", row.limit_value);
   visit("fraction", row.fraction);
@@ -65,8 +68,25 @@ Status TakeField(const Json& object, const char* name, Field& field, const std::
 
 Report NewReport(int threads) {
   const VersionInfo version = Version();
-  Report report{std::string(version.version), std::string(version.commit), CpuName(), CpuIsa(), threads, MeasureLimits(threads), {}};
+  Report report{
+      std::string(version.version), std::string(version.commit), CpuName(), CpuIsa(), {}, threads, MeasureLimits(threads), {}, {}};
   return report;
+}
+
+Result<Report> NewCudaReport(Device device) {
+  const Result<std::vector<CudaDeviceInfo>> devices = CudaDevices();
+  if (!devices) return devices.error();
+  if (device.index < 0 || static_cast<size_t>(device.index) >= devices->size()) {
+    return Status(ErrorCode::kNotFound, fmt::format("GPU {} was asked for and this machine has {}; name one of 0..{}", device.index,
+                                                    devices->size(), devices->size() - 1));
+  }
+  const Result<CudaLimits> limits = MeasureCudaLimits(device);
+  if (!limits) return limits.error();
+  const VersionInfo version = Version();
+  const CudaDeviceInfo& info = (*devices)[static_cast<size_t>(device.index)];
+  const std::string gpu =
+      fmt::format("{}, {} SMs, driver {}.{}", info.name, info.sms, info.driver_version / 1000, info.driver_version % 1000 / 10);
+  return Report{std::string(version.version), std::string(version.commit), CpuName(), CpuIsa(), gpu, 1, {}, *limits, {}};
 }
 
 Json ToJson(const Report& report) {
@@ -81,12 +101,15 @@ Json ToJson(const Report& report) {
           {"commit", report.commit},
           {"cpu", report.cpu},
           {"isa", report.isa},
+          {"gpu", report.gpu},
           {"threads", report.threads},
           {"limits",
            {{"read_gb_per_s", report.limits.read_bandwidth / 1e9},
             {"bf16_dot_gflop_per_s", report.limits.bf16_dot / 1e9},
             {"int8_dot_gop_per_s", report.limits.int8_dot / 1e9},
-            {"fp32_fma_gflop_per_s", report.limits.fp32_fma / 1e9}}},
+            {"fp32_fma_gflop_per_s", report.limits.fp32_fma / 1e9},
+            {"gpu_read_gb_per_s", report.cuda_limits.read_bandwidth / 1e9},
+            {"gpu_bf16_gflop_per_s", report.cuda_limits.bf16_matmul / 1e9}}},
           {"rows", rows}};
 }
 
@@ -112,12 +135,16 @@ Result<Report> ReadReport(const std::filesystem::path& file) {
   take(document, "commit", report.commit);
   take(document, "cpu", report.cpu);
   take(document, "isa", report.isa);
+  take(document, "gpu", report.gpu);
   take(document, "threads", report.threads);
   take(limits, "read_gb_per_s", report.limits.read_bandwidth);
   take(limits, "bf16_dot_gflop_per_s", report.limits.bf16_dot);
   take(limits, "int8_dot_gop_per_s", report.limits.int8_dot);
   take(limits, "fp32_fma_gflop_per_s", report.limits.fp32_fma);
-  for (double* value : {&report.limits.read_bandwidth, &report.limits.bf16_dot, &report.limits.int8_dot, &report.limits.fp32_fma})
+  take(limits, "gpu_read_gb_per_s", report.cuda_limits.read_bandwidth);
+  take(limits, "gpu_bf16_gflop_per_s", report.cuda_limits.bf16_matmul);
+  for (double* value : {&report.limits.read_bandwidth, &report.limits.bf16_dot, &report.limits.int8_dot, &report.limits.fp32_fma,
+                        &report.cuda_limits.read_bandwidth, &report.cuda_limits.bf16_matmul})
     *value *= 1e9;
   for (const Json& object : document["rows"]) {
     Row row;
@@ -129,17 +156,22 @@ Result<Report> ReadReport(const std::filesystem::path& file) {
 }
 
 std::string ToText(const Report& report) {
-  std::string text = fmt::format("{}, {} thread{}: read {:.1f} GB/s, bf16 dot {:.0f}, int8 dot {:.0f}, fp32 {:.0f} GFLOP/s\n\n", report.cpu,
-                                 report.threads, report.threads == 1 ? "" : "s", report.limits.read_bandwidth / 1e9,
-                                 report.limits.bf16_dot / 1e9, report.limits.int8_dot / 1e9, report.limits.fp32_fma / 1e9);
-  const char* layout = "{:<8} {:<16} {:<14} {:<6} {:>5} {:>12} {:>8} {:>9} {:>10} {:>7} {:>7}  {:<15} {}\n";
+  std::string text = !report.gpu.empty()
+                         ? fmt::format("{}: read {:.0f} GB/s, bf16 matmul {:.0f} TFLOP/s (cublasLt)\n\n", report.gpu,
+                                       report.cuda_limits.read_bandwidth / 1e9, report.cuda_limits.bf16_matmul / 1e12)
+                         : fmt::format("{}, {} thread{}: read {:.1f} GB/s, bf16 dot {:.0f}, int8 dot {:.0f}, fp32 {:.0f} GFLOP/s\n\n",
+                                       report.cpu, report.threads, report.threads == 1 ? "" : "s", report.limits.read_bandwidth / 1e9,
+                                       report.limits.bf16_dot / 1e9, report.limits.int8_dot / 1e9, report.limits.fp32_fma / 1e9);
+  const bool compared = std::any_of(report.rows.begin(), report.rows.end(), [](const Row& row) { return row.baseline_us > 0; });
+  const char* layout = "{:<8} {:<16} {:<14} {:<6} {:>5} {:>12} {:>8} {:>9} {:>10} {:>7} {:>7} {:>8}  {:<15} {}\n";
   text += fmt::format(fmt::runtime(layout), "op", "shape", "scheme", "mode", "M", "median us", "GB/s", "GFLOP/s", "tokens/s", "of lim",
-                      "spread", "limit", "kernel");
+                      "spread", compared ? "vs bf16" : "", "limit", "kernel");
   for (const Row& row : report.rows) {
     text +=
         fmt::format(fmt::runtime(layout), row.op, row.name, row.scheme, row.mode, row.M, fmt::format("{:.1f}", row.median_us),
                     fmt::format("{:.1f}", row.gb_per_s), fmt::format("{:.0f}", row.gflop_per_s), fmt::format("{:.1f}", row.tokens_per_s),
-                    fmt::format("{:.3f}", row.fraction), fmt::format("{:.1f}%", 100 * row.spread), row.limit, row.kernel);
+                    fmt::format("{:.3f}", row.fraction), fmt::format("{:.1f}%", 100 * row.spread),
+                    row.baseline_us > 0 ? fmt::format("{:.2f}x", row.baseline_us / row.median_us) : "", row.limit, row.kernel);
   }
   return text;
 }

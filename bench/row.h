@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "billfish/cuda.h"
+#include "billfish/cuda_baseline.h"
 #include "billfish/limits.h"
 #include "billfish/status.h"
 
@@ -32,18 +34,24 @@ struct Row {
   std::string limit;       ///< what bounds the call: "read bandwidth", "bf16 dot", "int8 dot", "fp32 fma"; "read (in cache)" for
                            ///< a model that fits the caches, whose fraction may exceed 1
   double limit_value = 0;  ///< GB/s or GFLOP/s, for the bandwidth the median of the probes around the repetitions
+  std::string baseline;    ///< what the same product was timed with in the same run: "cublasLt bf16", or empty
+  double baseline_us = 0;  ///< its median; 0 without baseline
   double fraction = 0;     ///< median over repetitions of (time at the limit / time), each against its own probes
 };
 
 struct Report {
   std::string version, commit, cpu, isa;
+  std::string gpu;  ///< empty for rows of the CPU
   int threads = 0;
-  Limits limits;
+  Limits limits;           ///< of the CPU
+  CudaLimits cuda_limits;  ///< of the GPU
   std::vector<Row> rows;
 };
 
-/// A report about this machine without rows yet; measures the limits.
+/// A report about this machine's CPU without rows yet; measures the limits.
 Report NewReport(int threads);
+/// The same about a GPU.
+Result<Report> NewCudaReport(Device device);
 
 nlohmann::ordered_json ToJson(const Report& report);
 /// kNotFound, kIo, kCorruptFile (not JSON, or not such a report: names the field).

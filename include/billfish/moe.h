@@ -59,11 +59,34 @@ struct Routing {
   TensorView weights;
 };
 
-/// logits [T,E] f32 -> out. token_ids [T] is read only for hash routing. Ties go to the smaller expert id.
+/// logits [T,E] f32 -> out, on the CPU. token_ids [T] is read only for hash routing. Ties go to the smaller expert id.
 /// Slots of one token are ordered by falling (corrected) score.
 Status RouteTopK(ConstTensorView logits, const RouterRule& rule, std::span<const int32_t> token_ids, Routing out, ExecContext& ctx);
 /// Workspace bytes that RouteTopK needs for T tokens.
 size_t RouteWorkspaceBytes(int64_t T, const RouterRule& rule);
+
+/// RouteTopK as an object that keeps what its device needs: the tables of the rule lie there already when a call begins.
+class Router {
+ public:
+  Router();
+  ~Router();
+  Router(Router&&) noexcept;
+  Router& operator=(Router&&) noexcept;
+
+  /// Errors: RouterRule::Validate; on a GPU those of the device, and kUnsupported for more experts or groups than its kernel holds.
+  static Result<Router> Create(RouterRule rule, Device device = {});
+
+  /// logits [T,E] f32, rows may be strided; token_ids [T] i32, read for hash routing only, else a view without data. All on the device
+  /// of the router. On a GPU the call is ordered on ctx.stream, and a token id outside the table gives ids of -1.
+  /// Errors: kShapeMismatch, kInvalidArgument, kOutOfMemory (workspace).
+  Status Forward(ConstTensorView logits, ConstTensorView token_ids, Routing out, ExecContext& ctx) const;
+  size_t WorkspaceBytes(int64_t T) const;
+  const RouterRule& rule() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 enum class GateUpOrder : uint8_t {
   kConcatenated,  ///< rows 0..I-1 gate, I..2I-1 up
@@ -73,7 +96,7 @@ enum class GateUpOrder : uint8_t {
 struct MoeOptions {
   Activation activation;
   GateUpOrder order = GateUpOrder::kConcatenated;
-  DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32; the hidden h is kept in the same dtype
+  DType activation_dtype = DType::kBF16;  ///< of x: kBF16 or kF32, on a GPU kBF16 or kF16; the hidden h is kept in the same dtype
   Mode mode = Mode::kExact;
   Device device = {};                 ///< where the weights lie and Forward runs
   std::string kernel = {};            ///< insist on one kernel for both matrices; empty = choose
@@ -94,8 +117,10 @@ class MoeLayer {
   /// From what an earlier Create kept in options.panels; see Linear::Map.
   static Result<MoeLayer> Map(const MoeOptions& options);
 
-  /// x [T,H] of activation_dtype, y [T,H] f32 or bf16; y is overwritten. Deterministic: slots are summed in slot order in fp32.
-  /// An expert that no token chose is never read; a slot with id -1 adds nothing. Other ids outside 0..E-1: kInvalidArgument.
+  /// x [T,H] of activation_dtype, y [T,H] f32 or bf16 (on a GPU f32 or activation_dtype); y is overwritten. On a GPU every operand and
+  /// the workspace are its memory, the call is ordered on ctx.stream, and ids outside 0..E-1 add nothing. Deterministic: slots are summed
+  /// in slot order in fp32. An expert that no token chose is never read; a slot with id -1 adds nothing. Other ids outside 0..E-1:
+  /// kInvalidArgument.
   Status Forward(ConstTensorView x, const Routing& routing, TensorView y, ExecContext& ctx) const;
 
   size_t WorkspaceBytes(int64_t T, int64_t top_k) const;

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <optional>
 #include <set>
 
 #include "backend/cpu_kernel.h"
+#include "backend/cuda_table.h"
 #include "core/status_macros.h"
 #include "cpu/isa.h"
 #include "format/scheme_rules.h"
@@ -88,7 +90,9 @@ std::string LowerName(DType dtype) {
 std::string_view EnvironmentKernel() { return cpu::ForcedKernel(); }
 
 Status CheckName(std::string_view name, std::string_view origin) {
+  const std::span<const std::string_view> cuda = CudaKernelNames();
   if (name.empty() || TierRank(name) || !Static(std::string(name)).empty()) return OkStatus();
+  if (std::find(cuda.begin(), cuda.end(), name) != cuda.end()) return OkStatus();
   std::vector<std::string> known(1, std::string(kReferenceTier));
   for (const cpu::Tier tier : kTiers) known.emplace_back(cpu::TierName(tier));
   for (const cpu::Codes codes : {cpu::Codes::kInt4, cpu::Codes::kE4M3, cpu::Codes::kBF16, cpu::Codes::kF32}) {
@@ -97,6 +101,7 @@ Status CheckName(std::string_view name, std::string_view origin) {
     for (const cpu::CpuKernel& kernel : cpu::CpuKernels()) known.push_back(kernel.Name(layout));
     known.push_back(ReferenceName(cpu::CodeBitsOf(codes)));
   }
+  known.insert(known.end(), cuda.begin(), cuda.end());
   return {ErrorCode::kInvalidArgument, fmt::format("{} asks for kernel \"{}\", which does not exist; use a tier or a kernel of: {}", origin,
                                                    name, fmt::join(known, ", "))};
 }
@@ -112,18 +117,18 @@ Status CheckProblem(const Problem& problem) {
     return {ErrorCode::kInvalidArgument,
             fmt::format("a linear has one weight and E = {} were given; use a grouped linear, or one expert of the stack", problem.E)};
   }
-  if (problem.activation != DType::kBF16 && problem.activation != DType::kF32) {
+  const bool gpu = problem.device.kind == Device::Kind::kCuda;
+  if (!gpu && problem.activation != DType::kBF16 && problem.activation != DType::kF32) {
     return {ErrorCode::kInvalidArgument,
             fmt::format("activations are {}; kernels take BF16 or F32, convert them first", DTypeName(problem.activation))};
-  }
-  if (problem.device.kind != Device::Kind::kCpu) {
-    return {ErrorCode::kUnsupported,
-            fmt::format("the problem is for cuda:{} and this build has CPU kernels only; use the cpu device", problem.device.index)};
   }
   return OkStatus();
 }
 
 std::vector<Row> Judge(const Problem& problem, const cpu::PanelLayout& layout, std::string_view wanted, std::string_view environment) {
+  const std::span<const std::string_view> cuda = CudaKernelNames();
+  // The name of a GPU kernel says nothing about these rows.
+  if (std::find(cuda.begin(), cuda.end(), environment) != cuda.end()) environment = {};
   Limits limits(wanted, environment);
   const cpu::Tier available = cpu::DetectCpu().tier;
   std::vector<Row> rows;

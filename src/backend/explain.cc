@@ -5,11 +5,14 @@
 
 #include "backend/choice.h"
 #include "backend/cpu_kernel.h"
+#include "backend/cuda_linear.h"
+#include "backend/cuda_table.h"
 #include "backend/kernel.h"
 #include "backend/reference_kernel.h"
 #include "billfish/context.h"
 #include "core/status_macros.h"
 #include "cpu/pack_panel.h"
+#include "cuda/device.h"
 #include "format/scheme_rules.h"
 
 namespace billfish {
@@ -25,16 +28,37 @@ const Row* FirstSupported(const std::vector<Row>& rows) {
   return found == rows.end() ? nullptr : &*found;
 }
 
-Status AllRefusals(const Problem& problem, const std::vector<Row>& rows) {
+template <class SomeRow>
+Status AllRefusals(const Problem& problem, const std::vector<SomeRow>& rows) {
   std::string message = fmt::format("no kernel computes {}:", problem.ToString());
-  for (const Row& row : rows) message += fmt::format("\n  {}: {}", row.verdict.kernel, row.verdict.reason);
+  for (const SomeRow& row : rows) message += fmt::format("\n  {}: {}", row.verdict.kernel, row.verdict.reason);
   return {ErrorCode::kUnsupported, std::move(message)};
+}
+
+std::vector<Verdict> VerdictsOf(std::vector<CudaRow> rows) {
+  std::vector<Verdict> verdicts;
+  for (CudaRow& row : rows) verdicts.push_back(std::move(row.verdict));
+  return verdicts;
 }
 
 }  // namespace
 
+Result<std::vector<CudaRow>> CudaRowsFor(const Problem& problem, std::string_view wanted) {
+  BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
+  BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));
+  BILLFISH_RETURN_IF_ERROR(CheckName(EnvironmentKernel(), "BILLFISH_KERNEL"));
+  BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(problem.device.index));
+  std::vector<CudaRow> rows = JudgeCuda(problem, gpu->info(), wanted, EnvironmentKernel());
+  if (std::none_of(rows.begin(), rows.end(), [](const CudaRow& row) { return row.verdict.supported; })) return AllRefusals(problem, rows);
+  return rows;
+}
+
 Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedWeight& weight, std::vector<float> bias,
                                            std::string_view wanted) {
+  if (problem.device.kind == Device::Kind::kCuda) {
+    BILLFISH_ASSIGN_OR_RETURN(const std::vector<CudaRow> rows, CudaRowsFor(problem, wanted));
+    return MakeCudaLinear(problem, rows, weight, bias);
+  }
   BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
   BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));
   BILLFISH_RETURN_IF_ERROR(CheckName(EnvironmentKernel(), "BILLFISH_KERNEL"));
@@ -66,7 +90,21 @@ Result<std::unique_ptr<Kernel>> MakeKernelFromPanels(const Problem& problem, cpu
 
 }  // namespace backend
 
+std::vector<Verdict> Explain(const Problem& problem, const CudaDeviceInfo& gpu) {
+  Problem on_gpu = problem;
+  on_gpu.device = {Device::Kind::kCuda, gpu.index};
+  Status refusal = backend::CheckProblem(on_gpu);
+  if (refusal.ok()) refusal = backend::CheckName(backend::EnvironmentKernel(), "BILLFISH_KERNEL");
+  if (!refusal.ok()) return backend::VerdictsOf(backend::RefuseCuda(on_gpu, std::string(refusal.message())));
+  return backend::VerdictsOf(backend::JudgeCuda(on_gpu, gpu, {}, backend::EnvironmentKernel()));
+}
+
 std::vector<Verdict> Explain(const Problem& problem) {
+  if (problem.device.kind == Device::Kind::kCuda) {
+    const Result<const cuda::GpuDevice*> gpu = cuda::GpuDevice::Get(problem.device.index);
+    if (!gpu) return backend::VerdictsOf(backend::RefuseCuda(problem, std::string(gpu.error().message())));
+    return Explain(problem, (*gpu)->info());
+  }
   Status refusal = backend::CheckProblem(problem);
   if (refusal.ok()) refusal = backend::CheckName(backend::EnvironmentKernel(), "BILLFISH_KERNEL");
   // A problem that means nothing has no layout; any will do to list the names.

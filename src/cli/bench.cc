@@ -21,6 +21,8 @@ namespace {
 struct Options {
   std::string shapes, schemes = "mxfp4,nvfp4,int4-g32,int4-g64,int4-g128", tokens;
   std::string modes = "exact", activations = "bf16", kernel;
+  std::string device = "cpu";
+  bool zipf = false;
   int threads = 0;
   double seconds = 0.5;
   int64_t experts = 32, top_k = 4;
@@ -66,11 +68,13 @@ Result<std::vector<Mode>> ParseModes(const std::string& text) {
 }
 
 bench::RunOptions RunOptionsOf(const Options& options, Mode mode) {
-  return {.activation = options.activations == "f32" ? DType::kF32 : DType::kBF16,
+  return {.activation = ParseActivations(options.activations),
           .mode = mode,
           .kernel = options.kernel,
           .threads = ThreadsOr(options.threads),
-          .budget_s = options.seconds};
+          .budget_s = options.seconds,
+          .device = ParseDevice(options.device),
+          .zipf = options.zipf};
 }
 
 Outcome BenchKernels(const Options& options, bool moe, bool json) {
@@ -86,7 +90,10 @@ Outcome BenchKernels(const Options& options, bool moe, bool json) {
   }
   CatchInterrupts();
   Progress progress(moe ? "bench moe" : "bench linear", "rows");
-  bench::Report report = bench::NewReport(ThreadsOr(options.threads));
+  const bool gpu = ParseDevice(options.device).kind == Device::Kind::kCuda;
+  Result<bench::Report> begun = gpu ? bench::NewCudaReport(ParseDevice(options.device)) : bench::NewReport(ThreadsOr(options.threads));
+  if (!begun) return begun.error();
+  bench::Report report = std::move(begun).value();
   const auto total = static_cast<int64_t>(shapes->size() * schemes.size() * modes->size() * tokens->size());
   const bench::RowSink sink = [&](const bench::Row& row) {
     report.rows.push_back(row);
@@ -99,7 +106,9 @@ Outcome BenchKernels(const Options& options, bool moe, bool json) {
         bench::KernelCase kernel_case{.N = shape.N, .K = shape.K, .E = 0, .top_k = 0, .whole_block = options.block, .scheme = scheme};
         if (moe) kernel_case.E = options.experts, kernel_case.top_k = options.top_k;
         const bench::RunOptions run = RunOptionsOf(options, mode);
-        const Status status = (moe ? bench::BenchMoe : bench::BenchLinear)(kernel_case, *tokens, run, report.limits, sink);
+        const Status status =
+            gpu ? (moe ? bench::BenchMoeCuda : bench::BenchLinearCuda)(kernel_case, *tokens, run, report.cuda_limits, sink)
+                : (moe ? bench::BenchMoe : bench::BenchLinear)(kernel_case, *tokens, run, report.limits, sink);
         if (!status.ok()) return status;
       }
     }
@@ -137,8 +146,9 @@ void AddCommon(CLI::App* verb, Options& options, Program& program) {
       ->type_name("N");
   verb->add_option("--mode", options.modes, "exact, fast or exact,fast")->capture_default_str()->type_name("LIST");
   verb->add_option("--activations", options.activations, "Precision of the activations")
-      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->check(CLI::IsMember({"bf16", "f32", "f16"}))
       ->capture_default_str();
+  verb->add_option("--device", options.device, "cpu, cuda or cuda:N")->check(kDeviceName)->capture_default_str();
   verb->add_option("--kernel", options.kernel, "Insist on this kernel or tier (`billfish explain` lists them)")->type_name("NAME");
   verb->add_option("--seconds", options.seconds, "Time of the repetitions of each row")
       ->check(CLI::Range(0.001, 600.0))
@@ -193,6 +203,7 @@ void AddBench(Program& program) {
   moe->add_option("--experts", moe_options->experts, "Experts")->check(CLI::Range(1, 4096))->capture_default_str();
   moe->add_option("--top-k", moe_options->top_k, "Experts of one token")->check(CLI::Range(1, 4096))->capture_default_str();
   moe->add_flag("--block", moe_options->block, "The whole block: N rows of gate and up, SwiGLU, and K rows of down over N/2 columns");
+  moe->add_flag("--zipf", moe_options->zipf, "GPU: experts are chosen with shares that fall like 1 / rank instead of evenly");
   moe->callback(
       [&program, moe_options] { program.action = [&program, moe_options] { return BenchKernels(*moe_options, true, program.json); }; });
 

@@ -46,13 +46,14 @@ TileScale ScaleOf(const QuantScheme& scheme) {
   }
 }
 
-Result<TileLayout> LayoutOf(const PackedWeight& weight) {
-  const QuantScheme& scheme = weight.scheme();
+}  // namespace
+
+Result<TileLayout> LayoutOf(const QuantScheme& scheme, int64_t groups) {
   TileLayout layout;
   BILLFISH_ASSIGN_OR_RETURN(layout.codes, CodesOf(scheme.codes));
   if (!scheme.has_scale()) return layout;
   layout.zeros = scheme.zero == ZeroPoint::kPerGroup;
-  if (weight.groups() == 1) {
+  if (groups == 1) {
     // One scale a row is a row scale. A second factor per row would have to be rounded into it: then the scale stays a group's.
     if (!scheme.row_scale) {
       layout.group = layout.zeros ? 128 : 0;
@@ -72,11 +73,9 @@ Result<TileLayout> LayoutOf(const PackedWeight& weight) {
   return layout;
 }
 
-}  // namespace
-
 Result<TileForm> FormOf(const PackedWeight& weight, RowOrder order) {
   TileForm form;
-  BILLFISH_ASSIGN_OR_RETURN(form.layout, LayoutOf(weight));
+  BILLFISH_ASSIGN_OR_RETURN(form.layout, LayoutOf(weight.scheme(), weight.groups()));
   form.order = order;
   form.E = weight.E(), form.N = weight.N(), form.K = weight.K();
   if (order == RowOrder::kPlain) {

@@ -39,6 +39,10 @@ struct TileForm {
   int64_t packed_rows() const { return panels * kPanelRows; }
 };
 
+/// The layout of weights of this scheme whose rows have `groups` scales, but for wide_scales, which their scales decide. kUnsupported says
+/// why there is none.
+Result<TileLayout> LayoutOf(const QuantScheme& scheme, int64_t groups);
+
 /// The form for the weight. Reads the scales where they decide. kUnsupported: fp32 codes, a group that 16 does not divide, a global scale
 /// of 2^119 or more; kInvalidArgument: an odd number of rows in a gate-up order.
 Result<TileForm> FormOf(const PackedWeight& weight, RowOrder order);

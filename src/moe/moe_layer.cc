@@ -12,6 +12,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "backend/cuda_moe.h"
 #include "billfish/moe.h"
 #include "core/parallel.h"
 #include "core/status_macros.h"
@@ -138,6 +139,8 @@ class MatrixOptions {
 }  // namespace
 
 struct MoeLayer::Impl {
+  std::unique_ptr<backend::CudaMoe> gpu;  ///< holds everything on a GPU; then there is no GroupedLinear
+  Device device;
   GroupedLinear gate_up, down;
   Activation activation;
   DType dtype = DType::kBF16;
@@ -160,6 +163,7 @@ struct MoeLayer::Impl {
   }
 
   Status CheckOperands(const ConstTensorView& x, const Routing& routing, const TensorView& y) const;
+  Status RunOnGpu(const ConstTensorView& x, const Routing& routing, const TensorView& y, ExecContext& ctx) const;
   Status RunChunk(const ConstTensorView& x, const Buffers& buffers, int64_t begin, int64_t end, ExecContext& ctx) const;
   void Activate(const Buffers& buffers, int64_t rows, int threads) const;
   void Combine(const Routing& routing, const Buffers& buffers, const TensorView& y, int threads) const;
@@ -173,6 +177,18 @@ MoeLayer& MoeLayer::operator=(MoeLayer&&) noexcept = default;
 Result<MoeLayer> MoeLayer::Create(const PackedWeight& gate_up, const PackedWeight& down, const MoeOptions& options) {
   BILLFISH_RETURN_IF_ERROR(CheckOptions(options));
   BILLFISH_RETURN_IF_ERROR(CheckShapes(gate_up, down, options));
+  if (options.device.kind == Device::Kind::kCuda) {
+    MoeLayer layer;
+    layer.impl_ = std::make_unique<Impl>();
+    Impl& impl = *layer.impl_;
+    BILLFISH_ASSIGN_OR_RETURN(impl.gpu, backend::CudaMoe::Create(gate_up, down, options));
+    impl.device = options.device;
+    impl.dtype = options.activation_dtype;
+    impl.E = gate_up.E();
+    impl.H = gate_up.K();
+    impl.I = down.K();
+    return layer;
+  }
   const MatrixOptions matrices(options);
   PackedWeight separated;
   if (options.order == GateUpOrder::kInterleaved) {
@@ -212,10 +228,14 @@ Status MoeLayer::Impl::CheckOperands(const ConstTensorView& x, const Routing& ro
   if (T < 0 || x.dim(1) != H || y.rank() != 2 || y.dim(0) != T || y.dim(1) != H) {
     return {ErrorCode::kShapeMismatch, fmt::format("MoeLayer: x is {} and y is {}; give both as [T, {}]", x.ToString(), y.ToString(), H)};
   }
-  if (x.dtype() != dtype || (y.dtype() != DType::kF32 && y.dtype() != DType::kBF16)) {
-    return {ErrorCode::kInvalidArgument,
-            fmt::format("MoeLayer: x is {} and y is {}; it was created for {} activations, y may be F32 or BF16", x.ToString(),
-                        y.ToString(), DTypeName(dtype))};
+  const DType half = gpu ? dtype : DType::kBF16;
+  if (x.dtype() != dtype || (y.dtype() != DType::kF32 && y.dtype() != half)) {
+    return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: x is {} and y is {}; it was created for {} activations, y may be F32 or {}",
+                                                     x.ToString(), y.ToString(), DTypeName(dtype), DTypeName(half))};
+  }
+  if (x.device() != device || y.device() != device || routing.ids.device() != device || routing.weights.device() != device) {
+    return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: an operand lies on another device; this layer runs on {}, copy it there",
+                                                     gpu ? fmt::format("cuda:{}", device.index) : "the cpu")};
   }
   if (H > 1 && y.stride(1) != 1) {
     return {ErrorCode::kInvalidArgument,
@@ -244,6 +264,7 @@ Status MoeLayer::Forward(ConstTensorView x, const Routing& routing, TensorView y
   BILLFISH_RETURN_IF_ERROR(impl.CheckOperands(x, routing, y));
   const int64_t T = x.dim(0), top_k = routing.ids.dim(1), slots = T * top_k;
   if (T == 0) return OkStatus();
+  if (impl.gpu) return impl.RunOnGpu(x, routing, y, ctx);
   if (ctx.threads < 1) {
     return {ErrorCode::kInvalidArgument, fmt::format("MoeLayer: {} threads were asked for; give at least 1", ctx.threads)};
   }
@@ -264,6 +285,26 @@ Status MoeLayer::Forward(ConstTensorView x, const Routing& routing, TensorView y
   }
   impl.Combine(routing, buffers, y, ctx.threads);
   return OkStatus();
+}
+
+Status MoeLayer::Impl::RunOnGpu(const ConstTensorView& x, const Routing& routing, const TensorView& y, ExecContext& ctx) const {
+  cuda::MoeCall call;
+  call.x = x.data();
+  call.ids = routing.ids.as<int32_t>();
+  call.weights = routing.weights.as<float>();
+  call.y = y.mutable_data();
+  call.T = x.dim(0);
+  call.top_k = routing.ids.dim(1);
+  call.x_stride = x.stride(0);
+  call.y_stride = y.stride(0);
+  call.y_dtype = y.dtype();
+  const std::span<std::byte> memory = ctx.workspace.memory();
+  if (const size_t needed = gpu->WorkspaceBytes(call.T, call.top_k); needed > memory.size()) {
+    return {ErrorCode::kOutOfMemory,
+            fmt::format("MoeLayer: {} tokens of {} slots need a workspace of {} bytes and it has {}; lend it WorkspaceBytes(T, top_k)",
+                        call.T, call.top_k, needed, memory.size())};
+  }
+  return gpu->Run(call, memory, ctx.stream);
 }
 
 Status MoeLayer::Impl::RunChunk(const ConstTensorView& x, const Buffers& buffers, int64_t begin, int64_t end, ExecContext& ctx) const {
@@ -304,6 +345,7 @@ void MoeLayer::Impl::Combine(const Routing& routing, const Buffers& buffers, con
 
 size_t MoeLayer::WorkspaceBytes(int64_t T, int64_t top_k) const {
   if (impl_ == nullptr || T <= 0 || top_k <= 0) return 0;
+  if (impl_->gpu) return impl_->gpu->WorkspaceBytes(T, top_k);
   const int64_t slots = T * top_k, chunk = std::min(slots, kChunkRows);
   Carver carver({});
   impl_->Carve(carver, slots);
@@ -314,7 +356,14 @@ int64_t MoeLayer::E() const { return impl_ == nullptr ? 0 : impl_->E; }
 int64_t MoeLayer::H() const { return impl_ == nullptr ? 0 : impl_->H; }
 int64_t MoeLayer::I() const { return impl_ == nullptr ? 0 : impl_->I; }
 
-MatrixInfo MoeLayer::gate_up() const { return impl_ == nullptr ? MatrixInfo() : InfoOf(impl_->gate_up); }
-MatrixInfo MoeLayer::down() const { return impl_ == nullptr ? MatrixInfo() : InfoOf(impl_->down); }
+MatrixInfo MoeLayer::gate_up() const {
+  if (impl_ == nullptr) return {};
+  return impl_->gpu ? impl_->gpu->gate_up() : InfoOf(impl_->gate_up);
+}
+
+MatrixInfo MoeLayer::down() const {
+  if (impl_ == nullptr) return {};
+  return impl_->gpu ? impl_->gpu->down() : InfoOf(impl_->down);
+}
 
 }  // namespace billfish

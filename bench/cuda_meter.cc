@@ -1,0 +1,80 @@
+#include "cuda_meter.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace billfish::bench {
+namespace {
+
+constexpr int kReplays = 15;
+
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+}  // namespace
+
+int64_t CudaCopiesOf(size_t bytes) { return std::max<int64_t>(2, static_cast<int64_t>((kCudaRotationBytes + bytes - 1) / bytes)); }
+
+Result<CudaMeter> CudaMeter::Create(Device device) {
+  CudaMeter meter;
+  meter.device_ = device;
+  Result<Stream> stream = Stream::Create(device);
+  if (!stream) return stream.error();
+  meter.stream_ = std::move(stream).value();
+  return meter;
+}
+
+Result<std::vector<double>> CudaMeter::Times(const CudaWorkload& workload) const {
+  const auto round = [&]() -> Status {
+    for (int64_t call = 0; call < workload.copies; ++call) {
+      if (Status status = workload.run(call); !status.ok()) return status;
+    }
+    return {};
+  };
+  if (Status status = round(); !status.ok()) return status;
+  if (Status status = stream_.Synchronize(); !status.ok()) return status;
+  const Result<CudaGraph> graph = CudaGraph::Capture(stream_, round);
+  if (!graph) return graph.error();
+  Result<CudaTimer> timer = CudaTimer::Create(device_);
+  if (!timer) return timer.error();
+  std::vector<double> times;
+  for (int replay = 0; replay < kReplays + 2; ++replay) {
+    if (Status status = timer->Start(stream_.get()); !status.ok()) return status;
+    if (Status status = graph->Launch(stream_.get()); !status.ok()) return status;
+    if (Status status = timer->Stop(stream_.get()); !status.ok()) return status;
+    const Result<double> us = timer->ElapsedUs();
+    if (!us) return us.error();
+    // The first two bring clocks and page tables up.
+    if (replay >= 2) times.push_back(*us / static_cast<double>(workload.copies));
+  }
+  return times;
+}
+
+Result<double> CudaMeter::MedianUs(const CudaWorkload& workload) const {
+  const Result<std::vector<double>> times = Times(workload);
+  if (!times) return times.error();
+  return Quantile(*times, 0.5);
+}
+
+Status CudaMeter::Measure(const CudaWorkload& workload, const CudaLimits& limits, Row& row) const {
+  const Result<std::vector<double>> times = Times(workload);
+  if (!times) return times.error();
+  const double us = Quantile(*times, 0.5);
+  row.repetitions = static_cast<int>(times->size());
+  row.median_us = us;
+  row.spread = (Quantile(*times, 0.75) - Quantile(*times, 0.25)) / us;
+  row.gb_per_s = workload.bytes / us / 1e3;
+  row.gflop_per_s = workload.operations / us / 1e3;
+  row.tokens_per_s = static_cast<double>(row.M) / us * 1e6;
+  const double read_us = workload.bytes / limits.read_bandwidth * 1e6;
+  const double matmul_us = limits.bf16_matmul > 0 ? workload.operations / limits.bf16_matmul * 1e6 : 0;
+  const bool memory_bound = read_us >= matmul_us;
+  row.limit = memory_bound ? "read bandwidth" : "bf16 matmul";
+  row.limit_value = (memory_bound ? limits.read_bandwidth : limits.bf16_matmul) / 1e9;
+  row.fraction = std::max(read_us, matmul_us) / us;
+  return {};
+}
+
+}  // namespace billfish::bench
