@@ -63,6 +63,17 @@ __device__ __forceinline__ uint32_t MultiplyPairs(uint32_t a, uint32_t b) {
   return product;
 }
 
+/// a * b + c, each half rounded once.
+__device__ __forceinline__ uint32_t MultiplyAddPairs(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  if constexpr (kHalf) {
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  } else {
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  }
+  return sum;
+}
+
 /// a - b, each half rounded once.
 __device__ __forceinline__ uint32_t SubtractPairs(uint32_t a, uint32_t b) {
   uint32_t difference;

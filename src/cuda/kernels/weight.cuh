@@ -16,7 +16,8 @@
 //   16 bit the code itself; its type must be the activations'.
 //
 // Instructions a thread for 8 weights, scales included (scale bytes are expanded once a group and row):
-//   int4 bf16, fp16   3 SHF + 4 LOP3 + 4 HADD2                       = 11      zero points: + 4 a group
+//   int4 bf16         3 SHF + 4 LOP3 + 4 HADD2                       = 11      zero points: + 4 a group
+//   int4 fp16         1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
 //   e2m1 bf16         5 SHF + 6 LOP3 + 4 HMUL2                       = 15      + 4 a group (E8M0, E4M3); wide: + 4 HMUL2
 //   e2m1 fp16         6 SHF + 9 LOP3 + 4 HMUL2                       = 19      + 4 a group
 //   e4m3              4 PRMT + 4 SHF + 8 LOP3 + 4 HMUL2              = 20
@@ -115,14 +116,20 @@ __device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t b
   return out;
 }
 
+/// 0x4300 | q is bf16 128 + q, 0x6400 | q is fp16 1024 + q; z up to 16 still counts single units there. The difference is exact.
+/// fp16 has room for a nibble at bits 4 to 7: 1024 + 16 q, of which a sixteenth less 64 + z is q - z, so that odd registers need no shift.
 __device__ __forceinline__ void DecodeInt4(uint32_t word, const RowScales& scales, int group, uint32_t a[4]) {
-  // 0x4300 | q is bf16 128 + q, 0x6400 | q is fp16 1024 + q; z up to 16 still counts single units there. The difference is exact.
   constexpr uint32_t kBase = kHalf ? 0x64006400u : 0x43004300u;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    uint32_t zero = kBase | 0x00080008u;
-    if constexpr (kLayout.zeros) zero = kBase + BroadcastByte(scales.zeros, (j % 2) * kLayout.groups() + group);
-    a[j] = SubtractPairs(MaskOr(word >> (4 * j), 0x000f000fu, kBase), zero);
+    uint32_t zero = 0x00080008u;
+    if constexpr (kLayout.zeros) zero = BroadcastByte(scales.zeros, (j % 2) * kLayout.groups() + group);
+    if (kHalf && j % 2 == 1) {
+      const uint32_t sixteen_q = MaskOr(word >> (4 * j - 4), 0x00f000f0u, kBase);
+      a[j] = MultiplyAddPairs(sixteen_q, 0x2c002c00u, 0xd400d400u + zero * 16);  // 1 / 16, -(64 + z)
+    } else {
+      a[j] = SubtractPairs(MaskOr(word >> (4 * j), 0x000f000fu, kBase), kBase + zero);
+    }
   }
 }
 
