@@ -1,8 +1,9 @@
-// Model: a language model from a Hugging Face folder, run on this machine's CPU with a KV cache.
+// Model: a language model from a Hugging Face folder, run on this machine's CPU or on one of its GPUs with a KV cache.
 //
 // Architectures: Llama, Qwen2, Qwen3, Mixtral, Qwen3-MoE, gpt-oss. Any matrix may be quantised or not.
-// The residual stream, norms, rotary embedding, attention, softmax and the cache are fp32; ModelOptions::activation is what the matrices
-// read. One Model serves any number of threads at once, each with its own KvCache and ExecContext.
+// On a CPU the residual stream, norms, rotary embedding, attention, softmax and the cache are fp32; ModelOptions::activation is what the
+// matrices read. On a GPU the residual stream, norms, rotary embedding and softmax are fp32; matrices, attention and the cache are bf16.
+// One Model serves any number of threads at once, each with its own KvCache and ExecContext.
 #pragma once
 
 #include <cstdint>
@@ -87,13 +88,15 @@ struct LoadProgress {
 };
 
 struct ModelOptions {
-  DType activation = DType::kF32;  ///< what the matrices read: kF32 or kBF16
+  DType activation = DType::kF32;  ///< what the matrices read: kF32 or kBF16; kBF16 on a GPU
+  Device device;                   ///< where the model lies and runs
   Mode mode = Mode::kExact;
   std::string kernel;       ///< use this kernel wherever it supports the matrix; an error if it supports none
   int64_t max_context = 0;  ///< longest sequence of a cache, in tokens; 0 = max_position_embeddings of config.json
   /// A folder that keeps packed weights between loads (see PanelStore); empty = none. Entries belong to the sizes, times of change and
   /// headers of the checkpoint's files and to its configuration, wherever it lies, and to this version of billfish.
   std::filesystem::path panel_cache;
+  bool record_decode = true;                          ///< GPU: a call of one token is recorded once and replayed, with the same result
   std::function<bool(const LoadProgress&)> progress;  ///< called after each layer; false stops with kCancelled
 };
 
@@ -107,7 +110,7 @@ class KvCache {
 
   int64_t length() const;    ///< tokens held
   int64_t capacity() const;  ///< tokens it has room for
-  size_t bytes() const;      ///< address space of keys and values; the system provides memory as the sequence grows
+  size_t bytes() const;      ///< of keys and values: on a CPU address space, memory comes as the sequence grows; on a GPU memory
   /// Forgets the tokens from `length` on. kInvalidArgument unless 0 <= length <= length().
   Status Truncate(int64_t length);
 
@@ -132,6 +135,7 @@ class Model {
   static Result<Model> Load(const std::filesystem::path& path, const ModelOptions& options = {});
 
   const ModelConfig& config() const;
+  Device device() const;
   /// Longest sequence a cache may hold.
   int64_t max_context() const;
   /// Every matrix in the order in which a forward call reads them.
@@ -143,14 +147,20 @@ class Model {
   Result<KvCache> NewCache(int64_t max_tokens) const;
 
   /// Appends ids to the sequence of the cache. logits, f32: [T,V] for all ids (T = ids.size()), [1,V] for the last one only, or a view
-  /// without data (TensorView()) for none. Rows may be strided. Long inputs run in chunks of kPrefillChunk tokens.
+  /// without data (TensorView()) for none. Rows may be strided. Long inputs run in chunks of kPrefillChunk tokens (kCudaPrefillChunk).
   /// The first calls grow ctx.workspace and the cache's buffers; a later call with no more ids allocates nothing.
   /// Deterministic, independent of ctx.threads.
+  /// On a GPU the call is ordered on ctx.stream; logits on the host are there on return, logits on the device when the stream gets there.
+  /// Buffers belong to the cache, ctx.workspace is not used.
   /// Errors: kInvalidArgument (no ids, an id outside the vocabulary, more tokens than the cache has room for, a cache of another model),
   /// kShapeMismatch (logits), kOutOfMemory. After an error the cache is as before the call.
   Status Forward(std::span<const int32_t> ids, KvCache& cache, TensorView logits, ExecContext& ctx) const;
 
+  /// Forward, then the id of the largest logit of the last token, the smaller id among equals. On a GPU the logits stay there.
+  Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache& cache, ExecContext& ctx) const;
+
   static constexpr int64_t kPrefillChunk = 256;
+  static constexpr int64_t kCudaPrefillChunk = 2048;  ///< many rows fill a GPU; logits of all of them leave it in smaller pieces
 
  private:
   struct Impl;

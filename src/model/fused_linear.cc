@@ -27,6 +27,7 @@ Status FusedLinear::Add(const Part& part, const ModelOptions& options, KernelWis
   LinearOptions linear_options;
   linear_options.activation = options.activation;
   linear_options.mode = options.mode;
+  linear_options.device = options.device;
   linear_options.panels = {store, part.name};
   if (!part.bias.empty()) linear_options.bias = ConstTensorView(part.bias.data(), DType::kF32, {part.N});
   Result<Linear> linear = wish.Grant([&](const std::string& kernel) {
@@ -35,7 +36,7 @@ Status FusedLinear::Add(const Part& part, const ModelOptions& options, KernelWis
   });
   if (!linear.ok()) return linear.error().WithContext(part.name);
   n_ += part.N;
-  pieces_.push_back({part.name, std::move(*linear)});
+  pieces_.push_back({part.name, std::move(*linear), {}, {}});
   return OkStatus();
 }
 
@@ -58,6 +59,13 @@ Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Par
   }
   FusedLinear fused;
   for (const Part& part : parts) {
+    if (options.device.kind == Device::Kind::kCuda && CudaPlainLinear::Takes(part.weight.scheme())) {
+      Result<CudaPlainLinear> plain = CudaPlainLinear::Create(part.weight, part.bias, options.device);
+      if (!plain.ok()) return plain.error().WithContext(part.name);
+      fused.n_ += part.N;
+      fused.pieces_.push_back({part.name, {}, std::move(*plain), part.weight.scheme().Name()});
+      continue;
+    }
     BILLFISH_RETURN_IF_ERROR(fused.Add(part, options, wish, store,
                                        [&](const LinearOptions& linear_options) { return Linear::Create(part.weight, linear_options); }));
   }
@@ -80,11 +88,12 @@ Result<FusedLinear> FusedLinear::Map(const std::string& name, const std::vector<
 Status FusedLinear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const {
   int64_t column = 0;
   for (const Piece& piece : pieces_) {
-    const int64_t rows = piece.linear.N();
-    TensorView part(y.as<float>() + column, DType::kF32, {y.dim(0), rows});
+    const int64_t rows = piece.plain ? piece.plain->N() : piece.linear.N();
+    TensorView part(y.as<float>() + column, DType::kF32, {y.dim(0), rows}, y.device());
     const int64_t strides[] = {y.stride(0), 1};
     part.set_strides(strides);
-    if (Status status = piece.linear.Forward(x, part, ctx); !status.ok()) return status.WithContext(piece.name);
+    const Status status = piece.plain ? piece.plain->Forward(x, part, ctx.stream) : piece.linear.Forward(x, part, ctx);
+    if (!status.ok()) return status.WithContext(piece.name);
     column += rows;
   }
   return OkStatus();
@@ -92,12 +101,19 @@ Status FusedLinear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) c
 
 size_t FusedLinear::WorkspaceBytes(int64_t M) const {
   size_t bytes = 0;
-  for (const Piece& piece : pieces_) bytes = std::max(bytes, piece.linear.WorkspaceBytes(M));
+  for (const Piece& piece : pieces_) {
+    if (!piece.plain) bytes = std::max(bytes, piece.linear.WorkspaceBytes(M));
+  }
   return bytes;
 }
 
 void FusedLinear::Summarise(std::vector<ModuleSummary>& modules) const {
   for (const Piece& piece : pieces_) {
+    if (piece.plain) {
+      modules.push_back({piece.name, piece.plain_scheme, std::string(CudaPlainLinear::kName), 1, piece.plain->N(), piece.plain->K(),
+                         piece.plain->bytes(), piece.plain->weight_bytes()});
+      continue;
+    }
     modules.push_back({piece.name, piece.linear.scheme().Name(), std::string(piece.linear.kernel()), 1, piece.linear.N(), piece.linear.K(),
                        piece.linear.bytes(), piece.linear.weight_bytes()});
   }

@@ -1,6 +1,7 @@
 // Several matrices that read the same input, as one call where their schemes allow it.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "billfish/linear.h"
 #include "billfish/model.h"
 #include "core/parallel.h"
+#include "model/cuda_plain_linear.h"
 #include "model/kernel_wish.h"
 
 namespace billfish::model {
@@ -39,7 +41,9 @@ class FusedLinear {
  private:
   struct Piece {
     std::string name;
-    Linear linear;
+    Linear linear;                         ///< this or `plain`
+    std::optional<CudaPlainLinear> plain;  ///< on a GPU, of fp32 or fp16
+    std::string plain_scheme;
   };
   Status Add(const Part& part, const ModelOptions& options, KernelWish& wish, const PanelStore* store,
              FunctionRef<Result<Linear>(const LinearOptions&)> create);

@@ -33,13 +33,19 @@ Result<GenerateResult> Generate(const Model& model, std::span<const int32_t> pro
     const auto in = [id](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), id) != ids.end(); };
     return in(options.stop_ids) || (!options.ignore_eos && in(model.config().eos_ids));
   };
+  // A greedy choice on a GPU is made there: the logits need not travel.
+  const bool on_device = options.sampling.temperature == 0 && model.device().kind == Device::Kind::kCuda;
+  const auto next = [&](std::span<const int32_t> ids) -> Result<int32_t> {
+    if (on_device) return model.ForwardGreedy(ids, cache, ctx);
+    BILLFISH_RETURN_IF_ERROR(model.Forward(ids, cache, view, ctx));
+    return sampler.Next(logits);
+  };
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(prompt.size());
   auto start = std::chrono::steady_clock::now();
-  BILLFISH_RETURN_IF_ERROR(model.Forward(prompt, cache, view, ctx));
+  BILLFISH_ASSIGN_OR_RETURN(int32_t id, next(prompt));
   result.prefill_seconds = SecondsSince(start);
   while (true) {
-    const int32_t id = sampler.Next(logits);
     result.ids.push_back(id);
     const bool go_on = !on_token || on_token(id);
     if (stops(id)) {
@@ -52,7 +58,8 @@ Result<GenerateResult> Generate(const Model& model, std::span<const int32_t> pro
       result.stop = StopReason::kContext;
     } else {
       start = std::chrono::steady_clock::now();
-      BILLFISH_RETURN_IF_ERROR(model.Forward({&id, 1}, cache, view, ctx));
+      const int32_t previous = id;
+      BILLFISH_ASSIGN_OR_RETURN(id, next({&previous, 1}));
       result.decode_seconds += SecondsSince(start);
       ++result.decode_steps;
       continue;

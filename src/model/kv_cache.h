@@ -12,6 +12,10 @@
 #include "billfish/model.h"
 #include "model/vector_ops.h"
 
+namespace billfish::model {
+struct CudaCache;
+}
+
 namespace billfish {
 
 struct KvCache::Impl {
@@ -22,7 +26,9 @@ struct KvCache::Impl {
   int64_t capacity = 0;  ///< max_tokens rounded up to whole chunks
   size_t bytes = 0;
   std::shared_ptr<float> memory;
-  Workspace scratch;  ///< activations of a forward call
+  Workspace scratch;                       ///< activations of a forward call
+  std::vector<float> last_row;             ///< logits of ForwardGreedy
+  std::shared_ptr<model::CudaCache> cuda;  ///< all of it on a GPU, where the fields between max_tokens and last_row are unused
 
   /// Zeroed memory for max_tokens tokens; kOutOfMemory.
   Status Allocate();

@@ -183,7 +183,8 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
 
   const bool fused = !names.gate_up.empty() && HasModule(prefix + std::string(names.gate_up));
   layer.experts_name = prefix + (fused ? std::string(names.gate_up) : std::string(names.gate.substr(0, names.gate.find(".{}"))) + ".*");
-  MoeOptions moe{.activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode};
+  MoeOptions moe{
+      .activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode, .device = options_.device};
   if (fused) moe.order = names.fused_order;
   moe.panels = {store_, layer.experts_name};
   const std::string_view gate_up_patterns[] = {names.gate, names.up};
@@ -314,7 +315,7 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
   model.config = resolved.config;
   KernelWish wish(options.kernel);
   std::optional<PanelStore> store;
-  if (!options.panel_cache.empty()) store.emplace(options.panel_cache, IdentityOf(checkpoint));
+  if (!options.panel_cache.empty() && options.device.kind == Device::Kind::kCpu) store.emplace(options.panel_cache, IdentityOf(checkpoint));
   Loader loader(checkpoint, *resolved.architecture, model.config, options, wish, store ? &*store : nullptr);
   BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
   LoadProgress progress;

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "billfish/generate.h"
 #include "core/status_macros.h"
+#include "model/cuda_runner.h"
 #include "model/forward.h"
 #include "model/kv_cache.h"
 #include "model/loader.h"
@@ -17,8 +19,46 @@ struct Model::Impl {
   model::LoadedModel loaded;
   std::vector<float> frequencies;
   DType activation = DType::kF32;
+  Device device;
   int64_t max_context = 0;
+  std::unique_ptr<model::CudaRunner> gpu;  ///< null on a CPU
 };
+
+namespace {
+
+// What both kinds of forward call require of a cache and of ids.
+Status CheckCall(const ModelConfig& config, const void* owner, std::span<const int32_t> ids, const KvCache::Impl* state) {
+  const auto T = static_cast<int64_t>(ids.size());
+  if (state == nullptr || state->owner != owner)
+    return {ErrorCode::kInvalidArgument, "the cache belongs to another model; make one with NewCache"};
+  if (T == 0) return {ErrorCode::kInvalidArgument, "no token ids were given; at least one is needed"};
+  if (state->length + T > state->max_tokens) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{} tokens were given and the cache holds {} of at most {}; make a larger cache or start anew", T, state->length,
+                        state->max_tokens)};
+  }
+  for (int64_t i = 0; i < T; ++i) {
+    const int32_t id = ids[static_cast<size_t>(i)];
+    if (id < 0 || id >= config.vocab) {
+      return {ErrorCode::kInvalidArgument, fmt::format("token id {} at place {} is outside the vocabulary of {}", id, i, config.vocab)};
+    }
+  }
+  return OkStatus();
+}
+
+Status CheckLogits(const TensorView& logits, int64_t T, int64_t vocab, Device device) {
+  if (logits.data() == nullptr) return OkStatus();
+  if (logits.dtype() != DType::kF32 || logits.rank() != 2 || logits.dim(1) != vocab || (logits.dim(0) != T && logits.dim(0) != 1)) {
+    return {ErrorCode::kShapeMismatch,
+            fmt::format("logits are {}; they must be f32[{}, {}] or f32[1, {}]", logits.ToString(), T, vocab, vocab)};
+  }
+  if (logits.device().kind == Device::Kind::kCpu || logits.device() == device) return OkStatus();
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("logits lie on cuda:{} and the model on {}; give memory of the host or of the model's device", logits.device().index,
+                      device.kind == Device::Kind::kCpu ? std::string("the cpu") : fmt::format("cuda:{}", device.index))};
+}
+
+}  // namespace
 
 Model::Model() = default;
 Model::~Model() = default;
@@ -30,6 +70,12 @@ Result<Model> Model::Load(const std::filesystem::path& path, const ModelOptions&
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("{} activations were asked for; F32 and BF16 are possible", DTypeName(options.activation)));
   }
+  const bool on_gpu = options.device.kind == Device::Kind::kCuda;
+  if (on_gpu && options.activation != DType::kBF16) {
+    return Status(ErrorCode::kInvalidArgument, fmt::format("{} activations were asked for on a GPU; its matrices read BF16, set "
+                                                           "ModelOptions::activation to it",
+                                                           DTypeName(options.activation)));
+  }
   constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
   if (options.max_context < 0 || options.max_context > kLongest) {
     return Status(ErrorCode::kInvalidArgument, fmt::format("max_context is {}; it must be from 0 to {}", options.max_context, kLongest));
@@ -39,12 +85,19 @@ Result<Model> Model::Load(const std::filesystem::path& path, const ModelOptions&
   BILLFISH_ASSIGN_OR_RETURN(model.impl_->loaded, model::LoadModel(path, options));
   const ModelConfig& config = model.impl_->loaded.config;
   model.impl_->frequencies = model::RopeFrequencies(config.rope);
+  model.impl_->device = options.device;
+  if (on_gpu) {
+    BILLFISH_ASSIGN_OR_RETURN(
+        model.impl_->gpu, model::CudaRunner::Create(model.impl_->loaded, model.impl_->frequencies, options.device, options.record_decode));
+  }
   model.impl_->activation = options.activation;
   model.impl_->max_context = options.max_context > 0 ? options.max_context : config.max_position;
   return model;
 }
 
 const ModelConfig& Model::config() const { return impl_->loaded.config; }
+
+Device Model::device() const { return impl_->device; }
 
 int64_t Model::max_context() const { return impl_->max_context; }
 
@@ -66,7 +119,13 @@ Result<KvCache> Model::NewCache(int64_t max_tokens) const {
   cache.impl_->head_dim = config.head_dim;
   cache.impl_->v_dim = config.v_head_dim;
   cache.impl_->max_tokens = max_tokens;
-  BILLFISH_RETURN_IF_ERROR(cache.impl_->Allocate());
+  if (impl_->gpu == nullptr) {
+    BILLFISH_RETURN_IF_ERROR(cache.impl_->Allocate());
+    return cache;
+  }
+  BILLFISH_ASSIGN_OR_RETURN(model::CudaCache on_device, impl_->gpu->NewCache(max_tokens));
+  cache.impl_->bytes = on_device.memory.bytes();
+  cache.impl_->cuda = std::make_shared<model::CudaCache>(std::move(on_device));
   return cache;
 }
 
@@ -74,40 +133,24 @@ Status Model::Forward(std::span<const int32_t> ids, KvCache& cache, TensorView l
   const ModelConfig& config = impl_->loaded.config;
   const auto T = static_cast<int64_t>(ids.size());
   KvCache::Impl* state = cache.impl_.get();
-  if (state == nullptr || state->owner != impl_.get())
-    return {ErrorCode::kInvalidArgument, "the cache belongs to another model; make one with NewCache"};
-  if (T == 0) return {ErrorCode::kInvalidArgument, "no token ids were given; at least one is needed"};
-  if (state->length + T > state->max_tokens) {
-    return {ErrorCode::kInvalidArgument,
-            fmt::format("{} tokens were given and the cache holds {} of at most {}; make a larger cache or start anew", T, state->length,
-                        state->max_tokens)};
-  }
-  for (int64_t i = 0; i < T; ++i) {
-    const int32_t id = ids[static_cast<size_t>(i)];
-    if (id < 0 || id >= config.vocab) {
-      return {ErrorCode::kInvalidArgument, fmt::format("token id {} at place {} is outside the vocabulary of {}", id, i, config.vocab)};
-    }
-  }
+  BILLFISH_RETURN_IF_ERROR(CheckCall(config, impl_.get(), ids, state));
+  BILLFISH_RETURN_IF_ERROR(CheckLogits(logits, T, config.vocab, impl_->device));
   const bool wanted = logits.data() != nullptr;
-  if (wanted && (logits.dtype() != DType::kF32 || logits.rank() != 2 || logits.dim(1) != config.vocab ||
-                 (logits.dim(0) != T && logits.dim(0) != 1))) {
-    return {ErrorCode::kShapeMismatch,
-            fmt::format("logits are {}; they must be f32[{}, {}] or f32[1, {}]", logits.ToString(), T, config.vocab, config.vocab)};
-  }
+  const int64_t chunk = impl_->gpu ? kCudaPrefillChunk : kPrefillChunk;
   const int64_t before = state->length;
   const bool all = wanted && logits.dim(0) == T;
-  for (int64_t begin = 0; begin < T; begin += kPrefillChunk) {
-    const int64_t count = std::min(kPrefillChunk, T - begin);
+  for (int64_t begin = 0; begin < T; begin += chunk) {
+    const int64_t count = std::min(chunk, T - begin);
     TensorView rows;
     if (all) {
-      rows = TensorView(logits.as<float>() + begin * logits.stride(0), DType::kF32, {count, config.vocab});
+      rows = TensorView(logits.as<float>() + begin * logits.stride(0), DType::kF32, {count, config.vocab}, logits.device());
       rows.set_strides(logits.strides());
     } else if (wanted && begin + count == T) {
       rows = logits;
     }
-    Status status =
-        model::ForwardChunk(impl_->loaded, impl_->frequencies, ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), *state,
-                            rows, impl_->activation, ctx);
+    const auto part = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+    const Status status = impl_->gpu ? impl_->gpu->Forward(part, *state, rows, ctx)
+                                     : model::ForwardChunk(impl_->loaded, impl_->frequencies, part, *state, rows, impl_->activation, ctx);
     if (!status.ok()) {
       state->length = before;
       return status;
@@ -115,6 +158,25 @@ Status Model::Forward(std::span<const int32_t> ids, KvCache& cache, TensorView l
     state->length += count;
   }
   return OkStatus();
+}
+
+Result<int32_t> Model::ForwardGreedy(std::span<const int32_t> ids, KvCache& cache, ExecContext& ctx) const {
+  const ModelConfig& config = impl_->loaded.config;
+  KvCache::Impl* state = cache.impl_.get();
+  BILLFISH_RETURN_IF_ERROR(CheckCall(config, impl_.get(), ids, state));
+  if (impl_->gpu == nullptr) {
+    state->last_row.resize(static_cast<size_t>(config.vocab));
+    BILLFISH_RETURN_IF_ERROR(Forward(ids, cache, {state->last_row.data(), DType::kF32, {1, config.vocab}}, ctx));
+    BILLFISH_ASSIGN_OR_RETURN(Sampler greedy, Sampler::Create({}));
+    return greedy.Next(state->last_row);
+  }
+  // All but the last chunk as Forward does, which leaves the cache as it was after an error.
+  const int64_t before = state->length;
+  const size_t last = (ids.size() - 1) / kCudaPrefillChunk * kCudaPrefillChunk;
+  if (last > 0) BILLFISH_RETURN_IF_ERROR(Forward(ids.first(last), cache, TensorView(), ctx));
+  const Result<int32_t> id = impl_->gpu->ForwardGreedy(ids.subspan(last), *state, ctx);
+  state->length = id.ok() ? before + static_cast<int64_t>(ids.size()) : before;
+  return id;
 }
 
 }  // namespace billfish
