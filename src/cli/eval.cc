@@ -59,6 +59,7 @@ Outcome Evaluate(const Options& options, bool json) {
                {"windows", result->windows},
                {"seconds", result->seconds},
                {"tokens_per_second", rate},
+               {"device", options.execution.device},
                {"threads", ctx.threads},
                {"mode", options.execution.mode},
                {"activations", options.execution.activations},
@@ -67,7 +68,7 @@ Outcome Evaluate(const Options& options, bool json) {
     Print("perplexity {:.4f} (mean negative log-likelihood {:.5f}) over {} tokens in {} windows of {}\n", result->perplexity,
           result->mean_nll, FormatCount(result->tokens), result->windows, options.window);
     std::fflush(stdout);
-    Note("{:.0f} tokens/s, {} in all, {} threads, mode {}, {} activations\n{}", rate, FormatSeconds(result->seconds), ctx.threads,
+    Note("{:.0f} tokens/s, {} in all, {}, mode {}, {} activations\n{}", rate, FormatSeconds(result->seconds), options.execution.Place(),
          options.execution.mode, options.execution.activations, KernelsText(loaded->model, options.execution));
   }
   return kExitOk;
@@ -93,6 +94,7 @@ void AddEval(Program& program) {
       ->capture_default_str()
       ->type_name("N");
   AddExecution(verb, options->execution);
+  AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Evaluate(*options, program.json); }; });
 }
 

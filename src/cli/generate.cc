@@ -94,6 +94,7 @@ Outcome GenerateText(const Options& options, bool json) {
                {"prefill_tokens_per_second", result->prefill_tokens_per_second()},
                {"decode_seconds", result->decode_seconds},
                {"decode_tokens_per_second", result->decode_tokens_per_second()},
+               {"device", options.execution.device},
                {"threads", ctx.threads},
                {"mode", options.execution.mode},
                {"activations", options.execution.activations},
@@ -101,8 +102,8 @@ Outcome GenerateText(const Options& options, bool json) {
   } else {
     Print("{}\n", stream ? rest : written.text);
     std::fflush(stdout);
-    Note("\nprompt {} tokens at {:.1f} tokens/s, text {} tokens at {:.1f} tokens/s, {} threads, stopped by {}\n{}", result->prompt_tokens,
-         result->prefill_tokens_per_second(), result->ids.size(), result->decode_tokens_per_second(), ctx.threads,
+    Note("\nprompt {} tokens at {:.1f} tokens/s, text {} tokens at {:.1f} tokens/s, {}, stopped by {}\n{}", result->prompt_tokens,
+         result->prefill_tokens_per_second(), result->ids.size(), result->decode_tokens_per_second(), options.execution.Place(),
          StopReasonName(result->stop), KernelsText(model, options.execution));
   }
   return Interrupted() ? kExitInterrupted : kExitOk;
@@ -130,6 +131,7 @@ void AddGenerate(Program& program) {
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on after the end-of-text token");
   verb->add_flag("--special", options->special, "Print special tokens too");
   AddExecution(verb, options->execution);
+  AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return GenerateText(*options, program.json); }; });
 }
 

@@ -26,6 +26,7 @@ std::string ReasonFor(const ModuleSummary& module, const Execution& execution) {
   problem.scheme = *scheme;
   problem.activation = execution.Activations();
   problem.mode = execution.ParsedMode();
+  problem.device = ParseDevice(execution.device);
   problem.E = module.E, problem.N = module.N, problem.K = module.K;
   for (const Verdict& verdict : Explain(problem)) {
     if (verdict.kernel == module.kernel) return verdict.reason;
@@ -62,6 +63,7 @@ Result<LoadedModel> LoadModel(const std::string& path, const Execution& executio
     options.activation = execution.Activations();
     options.mode = execution.ParsedMode();
     options.kernel = execution.kernel;
+    options.device = ParseDevice(execution.device);
     options.max_context = max_context;
     options.progress = [&](const LoadProgress& state) {
       progress.Update(state.layers_done, state.layers, FormatBytes(static_cast<double>(state.bytes)));

@@ -60,6 +60,7 @@ Outcome WriteLogits(const Options& options, bool json) {
                {"vocabulary", V},
                {"seconds", seconds},
                {"tokens_per_second", seconds > 0 ? static_cast<double>(T) / seconds : 0},
+               {"device", options.execution.device},
                {"threads", ctx.threads},
                {"mode", options.execution.mode},
                {"activations", options.execution.activations},
@@ -67,7 +68,7 @@ Outcome WriteLogits(const Options& options, bool json) {
   } else {
     Print("{}\n", options.out);
     std::fflush(stdout);
-    Note("logits f32[{}, {}], {:.0f} tokens/s, {} threads\n{}", T, V, seconds > 0 ? static_cast<double>(T) / seconds : 0, ctx.threads,
+    Note("logits f32[{}, {}], {:.0f} tokens/s, {}\n{}", T, V, seconds > 0 ? static_cast<double>(T) / seconds : 0, options.execution.Place(),
          KernelsText(model, options.execution));
   }
   return kExitOk;
@@ -84,6 +85,7 @@ void AddLogits(Program& program) {
   verb->add_option("--ids", options->ids, "Token ids: a .npy or .safetensors file, or a list 1,2,3")->required()->type_name("IDS");
   verb->add_option("-o,--out", options->out, "File to write, completely or not at all")->required()->type_name("FILE");
   AddExecution(verb, options->execution);
+  AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return WriteLogits(*options, program.json); }; });
 }
 

@@ -35,6 +35,7 @@ DType ParseActivations(const std::string& text) { return text == "f32" ? DType::
 
 int ThreadsOr(int threads) { return threads > 0 ? threads : DefaultThreads(); }
 int Execution::Threads() const { return ThreadsOr(threads); }
+std::string Execution::Place() const { return device == "cpu" ? fmt::format("{} threads", Threads()) : device; }
 Mode Execution::ParsedMode() const { return mode == "fast" ? Mode::kFast : Mode::kExact; }
 DType Execution::Activations() const { return ParseActivations(activations); }
 
@@ -49,6 +50,10 @@ void AddExecution(CLI::App* verb, Execution& execution) {
   verb->add_option("--activations", execution.activations, "Precision of the activations that the matrices read")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
+}
+
+void AddDevice(CLI::App* verb, Execution& execution) {
+  verb->add_option("--device", execution.device, "cpu, cuda or cuda:N")->check(kDeviceName)->capture_default_str();
 }
 
 std::vector<std::string> SplitList(const std::string& text) {

@@ -18,19 +18,23 @@ Device ParseDevice(const std::string& text);
 /// "bf16", "f16", "f32" -> DType.
 DType ParseActivations(const std::string& text);
 
-/// --threads, --kernel, --mode and --activations.
+/// --threads, --kernel, --mode and --activations; --device where the verb has it.
 struct Execution {
   int threads = 0;  ///< 0 = DefaultThreads()
   std::string kernel;
   std::string mode = "exact";
   std::string activations = "bf16";
+  std::string device = "cpu";
 
   int Threads() const;
+  /// "2 threads" or "cuda:0".
+  std::string Place() const;
   Mode ParsedMode() const;
   DType Activations() const;
 };
 
 void AddExecution(CLI::App* verb, Execution& execution);
+void AddDevice(CLI::App* verb, Execution& execution);
 
 /// `threads`, or DefaultThreads() for 0.
 int ThreadsOr(int threads);
