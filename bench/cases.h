@@ -48,5 +48,8 @@ Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& M
 /// "prefill" of pp tokens and "decode" of tg tokens after it, as llama.cpp's pp and tg rows.
 Status BenchModel(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
                   const RowSink& sink);
+/// The same on options.device, a GPU: the time on the host's clock from call to answer, greedy choice of the next token included.
+Status BenchModelCuda(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const CudaLimits& limits,
+                      const RowSink& sink);
 
 }  // namespace billfish::bench

@@ -3,52 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
 #include "cases.h"
 #include "meter.h"
+#include "model_cost.h"
 
 namespace billfish::bench {
 namespace {
-
-/// Weight bytes and operations of one forward call of `tokens` tokens, experts chosen evenly.
-struct Cost {
-  double bytes = 0, operations = 0;
-};
-
-Cost CostOf(const Model& model, int64_t tokens) {
-  Cost cost;
-  for (const ModuleSummary& module : model.modules()) {
-    const auto matrix = static_cast<double>(module.N) * static_cast<double>(module.K);
-    const double used = module.E > 1 ? static_cast<double>(model.config().top_k) : 1.0;
-    const double read = module.E > 1 ? std::min(1.0, used * static_cast<double>(tokens) / static_cast<double>(module.E)) : 1.0;
-    cost.bytes += read * static_cast<double>(module.weight_bytes);
-    cost.operations += 2.0 * used * matrix * static_cast<double>(tokens);
-  }
-  return cost;
-}
-
-struct Heaviest {
-  std::string scheme, kernel;
-  size_t total_bytes = 0;  ///< of all matrices
-};
-
-/// The pair of scheme and kernel that holds most bytes.
-Heaviest FindHeaviest(const Model& model) {
-  std::map<std::pair<std::string, std::string>, size_t> bytes;
-  Heaviest heaviest;
-  size_t most = 0;
-  for (const ModuleSummary& module : model.modules()) {
-    size_t& sum = bytes[{module.scheme, module.kernel}];
-    sum += module.weight_bytes;
-    heaviest.total_bytes += module.weight_bytes;
-    if (sum <= most) continue;
-    most = sum;
-    heaviest.scheme = module.scheme;
-    heaviest.kernel = module.kernel;
-  }
-  return heaviest;
-}
 
 /// A model this small stays in the caches from token to token: its decode rate is no statement about memory.
 constexpr size_t kCachedBytes = 190'000'000;

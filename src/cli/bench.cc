@@ -120,13 +120,18 @@ Outcome BenchModels(const Options& options, bool json) {
   const auto modes = ParseModes(options.modes);
   if (!modes) return modes.error();
   CatchInterrupts();
-  bench::Report report = bench::NewReport(ThreadsOr(options.threads));
+  const bool gpu = ParseDevice(options.device).kind == Device::Kind::kCuda;
+  Result<bench::Report> begun = gpu ? bench::NewCudaReport(ParseDevice(options.device)) : bench::NewReport(ThreadsOr(options.threads));
+  if (!begun) return begun.error();
+  bench::Report report = std::move(begun).value();
   const bench::RowSink sink = [&](const bench::Row& row) {
     report.rows.push_back(row);
     return !Interrupted();
   };
   for (const Mode mode : *modes) {
-    const Status status = bench::BenchModel(options.model, options.pp, options.tg, RunOptionsOf(options, mode), report.limits, sink);
+    const bench::RunOptions run = RunOptionsOf(options, mode);
+    const Status status = gpu ? bench::BenchModelCuda(options.model, options.pp, options.tg, run, report.cuda_limits, sink)
+                              : bench::BenchModel(options.model, options.pp, options.tg, run, report.limits, sink);
     if (!status.ok()) return status;
   }
   return Finish(report, options, json);

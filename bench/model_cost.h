@@ -1,0 +1,23 @@
+// What one forward call of a model must read and compute, for the rows of `bench model`.
+#pragma once
+
+#include <string>
+
+#include "billfish/model.h"
+
+namespace billfish::bench {
+
+/// Weight bytes and operations of one forward call of `tokens` tokens, experts chosen evenly.
+struct Cost {
+  double bytes = 0, operations = 0;
+};
+Cost CostOf(const Model& model, int64_t tokens);
+
+/// The pair of scheme and kernel that holds most bytes.
+struct Heaviest {
+  std::string scheme, kernel;
+  size_t total_bytes = 0;  ///< of all matrices
+};
+Heaviest FindHeaviest(const Model& model);
+
+}  // namespace billfish::bench
