@@ -54,6 +54,35 @@ TEST(Generate, ASamplingFlagOutsideItsRangeIsNamed) {
   EXPECT_THAT(run.err, HasSubstr("top_p"));
 }
 
+TEST(Devices, EveryTextVerbTakesOneAndSaysWhereThereIsNone) {
+  const Finished gpu = RunProgram({"generate", TinyModel(), "-p", "x", "-n", "2", "--device", "cuda", "--json"});
+  if (gpu.exit_code == 0) {
+    EXPECT_EQ(gpu.Document()["device"], "cuda");
+  } else {
+    EXPECT_THAT(gpu.err, HasSubstr("a GPU was asked for"));
+    const Scratch scratch;
+    for (const std::vector<std::string>& verb : {std::vector<std::string>{"eval", TinyModel(), "--ids", "1,2,3,4", "--window", "2"},
+                                                 {"logits", TinyModel(), "--ids", "1,2", "--out", scratch / "l.safetensors"},
+                                                 {"bench", "model", TinyModel()}}) {
+      std::vector<std::string> arguments = verb;
+      arguments.insert(arguments.end(), {"--device", "cuda"});
+      const Finished run = RunProgram(arguments);
+      EXPECT_NE(run.exit_code, 0) << verb[0];
+      EXPECT_THAT(run.err, HasSubstr("a GPU was asked for")) << verb[0];
+    }
+  }
+  EXPECT_EQ(Generate({"-p", "x", "-n", "2"})["device"], "cpu");
+  const Finished wrong = RunProgram({"generate", TinyModel(), "-p", "x", "--device", "tpu"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("'tpu' is no device"));
+}
+
+TEST(Generate, Fp32ActivationsOnAGpuAreRefused) {
+  const Finished run = RunProgram({"generate", TinyModel(), "-p", "x", "--device", "cuda", "--activations", "f32"});
+  EXPECT_NE(run.exit_code, 0);
+  EXPECT_THAT(run.err, HasSubstr("F32 activations were asked for on a GPU"));
+}
+
 TEST(Logits, TheFileHoldsEveryTokensLogitsAndAgreesWithGenerate) {
   const Scratch scratch;
   const Finished run = RunProgram({"logits", TinyModel(), "--ids", "17,300,45", "--out", scratch / "l.safetensors"});
