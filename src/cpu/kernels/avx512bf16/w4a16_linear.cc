@@ -52,6 +52,7 @@ void RunTile(const PanelJob& job, TileFunction tile) {
   TileArgs args = ArgsOf(job);
   args.x = reinterpret_cast<const uint8_t*>(job.x);
   args.c = sums;
+  PrefetchRows(job, 0, job.rows);
   tile(args);
   StoreRows(job, 0, job.rows, sums);
 }
@@ -79,11 +80,11 @@ void RunTiles(const PanelJob& job) {
       args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
       if (last) PrefetchRows(job, begin, rows);
       (begin == 0 ? kTiles<C, kGroupScale, kMaxTile, kFirst> : kTiles<C, kGroupScale, kMaxTile, kOther>)[size_t(rows)](args);
+      if (last) StoreRows(job, begin, rows, args.c);
       begin += rows;
     }
     args.w += size_t(args.slabs) * layout.slab_bytes(layout.slab_chunks);  // past the end after the last round, and not read then
   }
-  StoreRows(job, 0, job.rows, sums);
 }
 
 template <class C, bool kGroupScale>

@@ -310,6 +310,7 @@ void RunTiles(const PanelJob& job, float* sums) {
       }
       (i == 0 ? kFirst : kOther)[size_t(end - begin)](slabs, count, x + size_t(begin) * kStagedInt8Bytes, ahead, job.slab_stride,
                                                       sums + begin * kPanelRows);
+      if (first + count >= layout.slabs()) StoreRows(job, begin, end - begin, sums + begin * kPanelRows);
     }
   }
 }
@@ -319,11 +320,12 @@ void Panel(const PanelJob& job) {
   static constexpr auto kStream = StreamTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
   float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
   if (job.rows <= kMaxTile) {
+    PrefetchRows(job, 0, job.rows);
     kStream[size_t(job.rows)](job, reinterpret_cast<const uint8_t*>(job.x), sums);
+    StoreRows(job, 0, job.rows, sums);
   } else {
     RunTiles<kCodes, kScaling>(job, sums);
   }
-  StoreRows(job, 0, job.rows, sums);
 }
 
 /// Squared rounding error of one block at scale 1 / inverse.
