@@ -20,7 +20,6 @@ UploadSlots::~UploadSlots() {
   }
   for (Slot& slot : slots_) {
     if (slot.released != nullptr) api_->EventDestroy(slot.released);
-    if (slot.host != nullptr) api_->MemFreeHost(slot.host);
   }
 }
 
@@ -30,7 +29,7 @@ Status UploadSlots::Open(const GpuDevice& device, size_t bytes) {
   BILLFISH_RETURN_IF_ERROR(Check(api_->StreamCreate(&stream_, kStreamNonBlocking), "creating a stream for a weight"));
   for (Slot& slot : slots_) {
     BILLFISH_RETURN_IF_ERROR(Check(api_->EventCreate(&slot.released, kEventDisableTiming), "creating an event for a weight"));
-    BILLFISH_RETURN_IF_ERROR(Check(api_->MemAllocHost(&slot.host, bytes), "allocating page-locked memory for a weight"));
+    BILLFISH_ASSIGN_OR_RETURN(slot.host, PinnedBuffer::Allocate(device, bytes));
     BILLFISH_ASSIGN_OR_RETURN(slot.device, DeviceBuffer::Allocate({Device::Kind::kCuda, device.info().index}, bytes));
   }
   return OkStatus();
@@ -41,13 +40,13 @@ Result<std::byte*> UploadSlots::Next() {
   Slot& slot = slots_[current_];
   if (slot.used) BILLFISH_RETURN_IF_ERROR(Check(api_->EventSynchronize(slot.released), "waiting for the upload of a weight"));
   slot.used = true;
-  return static_cast<std::byte*>(slot.host);
+  return slot.host.as<std::byte>();
 }
 
 Result<const std::byte*> UploadSlots::Send(size_t bytes) {
   const Slot& slot = slots_[current_];
-  BILLFISH_RETURN_IF_ERROR(
-      Check(api_->MemcpyHtoDAsync(Address(slot.device.data()), slot.host, bytes, stream_), "copying a weight to the device"));
+  BILLFISH_RETURN_IF_ERROR(Check(api_->MemcpyHtoDAsync(Address(slot.device.data()), slot.host.as<std::byte>(), bytes, stream_),
+                                 "copying a weight to the device"));
   return static_cast<const std::byte*>(slot.device.data());
 }
 

@@ -9,6 +9,7 @@
 #include "billfish/status.h"
 #include "cuda/device.h"
 #include "cuda/driver_api.h"
+#include "cuda/pinned_buffer.h"
 
 namespace billfish::cuda {
 
@@ -37,7 +38,7 @@ class UploadSlots {
 
  private:
   struct Slot {
-    void* host = nullptr;
+    PinnedBuffer host;
     DeviceBuffer device;
     CUevent released = nullptr;
     bool used = false;
