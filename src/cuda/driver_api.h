@@ -57,7 +57,8 @@ namespace billfish::cuda {
   X(FuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, CUfunction_attribute which, int value))                     \
   X(LaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig* config, CUfunction function, void** parameters, void** extra)) \
   X(OccupancyMaxActiveBlocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                                                  \
-    (int* blocks, CUfunction function, int threads, size_t shared_bytes))
+    (int* blocks, CUfunction function, int threads, size_t shared_bytes))                                                     \
+  X(OccupancyMaxActiveClusters, "cuOccupancyMaxActiveClusters", (int* clusters, CUfunction function, const CUlaunchConfig* config))
 
 struct DriverApi {
 #define BILLFISH_DRIVER_MEMBER(member, symbol, parameters) CUresult(*member) parameters = nullptr;

@@ -6,6 +6,7 @@
 
 #include "cuda/gather_columns.h"
 #include "cuda/grouped_decode.h"
+#include "cuda/linear_decode.h"
 #include "cuda/linear_tile.h"
 #include "cuda/model_ops.h"
 #include "cuda/moe_pipeline.h"
@@ -32,6 +33,7 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   AppendReadProbeSpecs(arch, specs);
   AppendGatherColumnsSpecs(arch, specs);
   AppendPackSpecs(arch, specs);
+  AppendLinearDecodeSpecs(arch, specs);
   AppendLinearTileSpecs(arch, specs);
   AppendModelOpsSpecs(arch, specs);
   AppendRouteSpecs(arch, specs);

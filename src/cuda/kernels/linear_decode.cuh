@@ -14,31 +14,6 @@ namespace billfish::cuda {
 inline constexpr int kUnitK = kLayout.unit_k(), kUnitBlocks = kUnitK / kBlockK;
 inline constexpr int kRowChunks = kUnitK / 8;  // 16-byte chunks of a unit's columns in a row of x
 
-__device__ __forceinline__ void Arrive() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#else
-  __syncthreads();
-#endif
-}
-
-__device__ __forceinline__ void WaitArrived() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-
-/// 16 bytes to the shared memory of a CTA of the cluster.
-__device__ __forceinline__ void StoreInCluster(uint32_t address, uint32_t cta, const float v[4]) {
-#if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(cta));
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(there), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
-#else
-  asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
-#endif
-}
-
 /// Columns k .. k + 7 of a row of x; zero beyond K.
 __device__ __forceinline__ uint4 LoadColumns(const LinearDecodeArgs& args, int row, int k) {
   const uint16_t* from = static_cast<const uint16_t*>(args.x) + row * args.x_stride + k;
@@ -151,52 +126,171 @@ class Copier {
   const uint8_t* from_ = nullptr;  // this lane's place in the codes of the first row block
 };
 
-/// The sums of an item on their way from the teams to y. Sum f = ((row block * kTiles + tile) * 32 + lane) * 4 + j is number j of that
-/// lane's accumulator of that tile (mma.cuh). CTA c of the cluster finishes the c-th part of them; each team of each CTA has a slot there.
-/// Sums are added in the order of the slots.
-template <int kRowBlocks, int kTiles, int kTeams, int kThreads>
-struct Sums {
+/// Where the sums of an item meet on their way from the teams to y. Sum f = ((row block * kTiles + tile) * 32 + lane) * 4 + j is number
+/// j of that lane's accumulator of that tile (mma.cuh). CTA c of the cluster finishes the c-th part of them; each team of each CTA has a
+/// slot there. Sums are added in the order of the slots.
+///
+/// Item number `turn` of a CTA has buffer turn % kBuffers. `full` of a buffer completes when every warp of this CTA has arrived and
+/// every byte from the others has; `empty` when every warp of every CTA has read what it needed. A cluster-wide barrier would do both,
+/// but it makes each warp wait until all its copies and stores are done, and the rings would run dry.
+template <int kRowBlocks, int kTiles, int kTeams, int kWarps, int kBuffers>
+class Reduction {
+ public:
   static constexpr int kRows = 16 * kRowBlocks, kCount = kRowBlocks * kTiles * 128;
-  float slots[kTeams * kCount];
-  float factors[2 * kRows];  // row_scale, then bias
+  struct Shared {
+    float slots[kBuffers][kTeams * kCount];
+    float factors[kBuffers][2 * kRows];  // row_scale, then bias
+    uint64_t full[kBuffers], empty[kBuffers];
+  };
 
-  __device__ __forceinline__ void Put(int splits_log2, int rank, int team, int lane, int block, int tile, const float v[4]) {
-    const int share_log2 = 31 - __clz(kCount / 4) - splits_log2;
-    const int f = (block * kTiles + tile) * 32 + lane, cta = f >> share_log2;
-    const int at = ((rank * kTeams + team) << share_log2) + f - (cta << share_log2);
-    StoreInCluster(SharedAddress(slots) + at * 16, static_cast<uint32_t>(cta), v);
+  __device__ __forceinline__ Reduction(const LinearDecodeArgs& args, Shared* shared, int rank)
+      : args_(args), shared_(shared), rank_(rank), share_log2_(31 - __clz(kCount / 4) - args.splits_log2) {}
+
+  /// First of all: the barriers, and that this CTA runs.
+  __device__ __forceinline__ void Begin() {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < kBuffers; ++i) {
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(&shared_->full[i])), "r"(kWarps) : "memory");
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(&shared_->empty[i])), "r"(kWarps << args_.splits_log2)
+                     : "memory");
+      }
+#if __CUDA_ARCH__ >= 900
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+    }
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#else
+    __syncthreads();
+#endif
   }
 
-  __device__ __forceinline__ void Finish(const LinearDecodeArgs& args, int item, int rank) const {
-    const int share = kCount >> args.splits_log2, count = kTeams << args.splits_log2;
-    for (int e = threadIdx.x; e < share; e += kThreads) {
-      float sum = slots[e];
-#pragma unroll 8
-      for (int s = 1; s < count; ++s) sum += slots[s * share + e];
-      const int f = rank * share + e, j = f % 4, lane = f / 4 % 32, block = f / 128;
-      const int row = block / kTiles * 16 + lane / 4 + j / 2 * 8, token = block % kTiles * 8 + lane % 4 * 2 + j % 2;
-      const int n = item * kRows + row;
-      if (n >= args.N || token >= args.M) continue;
-      const float value = fmaf(sum, factors[row], factors[kRows + row]);
-      const int64_t at = token * args.y_stride + n;
-      if (args.out == OutType::kF32) {
-        static_cast<float*>(args.y)[at] = value;
-      } else {
-        const uint32_t pair = args.out == OutType::kBF16 ? BF16PairFromFloats(value, 0.0f) : F16PairFromFloats(value, 0.0f);
-        static_cast<uint16_t*>(args.y)[at] = static_cast<uint16_t>(pair & 0xffffu);
-      }
+  /// Before the first Put: that the other CTAs run.
+  __device__ __forceinline__ void WaitBegun() const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+#endif
+  }
+
+  /// A thread's row factor (threads 0 .. kRows - 1) or bias (the next kRows): asked for at the start of an item, needed at its end.
+  __device__ __forceinline__ float LoadFactor(int item) const {
+    const int t = threadIdx.x;
+    if (t >= 2 * kRows) return 0.0f;
+    const float* from = t < kRows ? args_.row_scale : args_.bias;
+    if (from == nullptr) return t < kRows ? 1.0f : 0.0f;
+    return __ldg(from + item * kRows + t % kRows);
+  }
+
+  /// A warp's sums of item number `turn`: WaitEmpty, Put for every block and tile, Sent.
+  __device__ __forceinline__ void WaitEmpty(int turn) const {
+    if (turn >= kBuffers) Wait(&shared_->empty[turn % kBuffers], turn / kBuffers - 1);
+  }
+  __device__ __forceinline__ void Put(int turn, int team, int block, int tile, const float v[4]) const {
+    const int f = (block * kTiles + tile) * 32 + static_cast<int>(threadIdx.x) % 32, cta = f >> share_log2_;
+    const int at = ((rank_ * kTeams + team) << share_log2_) + f - (cta << share_log2_);
+    float4* to = reinterpret_cast<float4*>(shared_->slots[turn % kBuffers]) + at;
+    if (cta == rank_) {
+      *to = float4{v[0], v[1], v[2], v[3]};
+      return;
+    }
+#if __CUDA_ARCH__ >= 900
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(AddressIn(to, cta)),
+                 "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(AddressIn(&shared_->full[turn % kBuffers], cta))
+                 : "memory");
+#endif
+  }
+  __device__ __forceinline__ void Sent(int turn, float factor) const {
+    if (threadIdx.x < 2 * kRows) shared_->factors[turn % kBuffers][threadIdx.x] = factor;
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    const uint32_t full = SharedAddress(&shared_->full[turn % kBuffers]);
+    if (threadIdx.x == 0 && args_.splits_log2 > 0) {
+#if __CUDA_ARCH__ >= 900
+      const uint32_t bytes = static_cast<uint32_t>(((1 << args_.splits_log2) - 1) * kTeams * 16) << share_log2_;
+      asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(full), "r"(bytes) : "memory");
+#endif
+    } else {
+      asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(full) : "memory");
     }
   }
-};
 
-/// A thread's row factor (threads 0 .. kRows - 1) or bias (the next kRows): asked for at the start of an item, needed at its end.
-template <int kRows>
-__device__ __forceinline__ float LoadFactor(const LinearDecodeArgs& args, int item) {
-  const int t = threadIdx.x;
-  if (t >= 2 * kRows) return 0.0f;
-  const float* from = t < kRows ? args.row_scale : args.bias;
-  if (from == nullptr) return t < kRows ? 1.0f : 0.0f;
-  return __ldg(from + item * kRows + t % kRows);
-}
+  /// Adds up and stores this CTA's part of item number `turn`. reused: the buffer serves another item.
+  __device__ __forceinline__ void Finish(int turn, int item, bool reused) const {
+    Wait(&shared_->full[turn % kBuffers], turn / kBuffers);
+    const int share = 4 << share_log2_, count = kTeams << args_.splits_log2;
+    const float* slots = shared_->slots[turn % kBuffers];
+    const float* factors = shared_->factors[turn % kBuffers];
+    for (int e = 2 * threadIdx.x; e < share; e += kWarps * 64) {
+      const float* from = slots + e;
+      float2 sum = {0.0f, 0.0f};
+      for (int s = 0; s < count; s += kTeams) {
+#pragma unroll
+        for (int i = 0; i < kTeams; ++i, from += share) {
+          const float2 v = *reinterpret_cast<const float2*>(from);
+          sum.x += v.x, sum.y += v.y;
+        }
+      }
+      // Two tokens of one row.
+      const int f = rank_ * share + e, lane = f / 4 % 32, block = f / 128;
+      const int row = block / kTiles * 16 + lane / 4 + f % 4 / 2 * 8, token = block % kTiles * 8 + lane % 4 * 2;
+      const int n = item * kRows + row;
+      if (n >= args_.N || token >= args_.M) continue;
+      const float scale = factors[row], bias = factors[kRows + row];
+      Store(token, n, fmaf(sum.x, scale, bias));
+      if (token + 1 < args_.M) Store(token + 1, n, fmaf(sum.y, scale, bias));
+    }
+    if (!reused) return;  // the other CTAs may be gone
+    __syncwarp();
+    const int cta = threadIdx.x % 32;
+    if (cta >> args_.splits_log2 != 0) return;
+    uint64_t* empty = &shared_->empty[turn % kBuffers];
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(AddressIn(empty, cta)) : "memory");
+#else
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(SharedAddress(empty)) : "memory");
+#endif
+  }
+
+ private:
+  __device__ __forceinline__ void Store(int token, int n, float value) const {
+    const int64_t at = token * args_.y_stride + n;
+    if (args_.out == OutType::kF32) {
+      static_cast<float*>(args_.y)[at] = value;
+    } else {
+      const uint32_t pair = args_.out == OutType::kBF16 ? BF16PairFromFloats(value, 0.0f) : F16PairFromFloats(value, 0.0f);
+      static_cast<uint16_t*>(args_.y)[at] = static_cast<uint16_t>(pair & 0xffffu);
+    }
+  }
+
+#if __CUDA_ARCH__ >= 900
+  static __device__ __forceinline__ uint32_t AddressIn(const void* shared, int cta) {
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(cta));
+    return there;
+  }
+#endif
+
+  static __device__ __forceinline__ void Wait(const uint64_t* barrier, int phase) {
+    const uint32_t address = SharedAddress(barrier);
+    uint32_t done = 0;
+    while (done == 0) {
+#if __CUDA_ARCH__ >= 900
+      asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                   : "=r"(done)
+                   : "r"(address), "r"(phase & 1)
+                   : "memory");
+#else
+      asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                   : "=r"(done)
+                   : "r"(address), "r"(phase & 1)
+                   : "memory");
+#endif
+    }
+  }
+
+  const LinearDecodeArgs& args_;
+  Shared* shared_;
+  int rank_, share_log2_;
+};
 
 }  // namespace billfish::cuda

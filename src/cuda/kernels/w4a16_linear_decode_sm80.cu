@@ -4,7 +4,7 @@
 //   BF_TOKENS       rows of x at most: 8, 16 or 32
 //   BF_ROW_BLOCKS   16-row blocks of an item: 4 (a panel), 2 or 1
 //   BF_WARPS        warps of a CTA            BF_BLOCKS   CTAs an SM
-//   BF_STAGES       units in a warp's ring    BF_BUFFERS  1 or 2 sets of partial sums
+//   BF_STAGES       units in a warp's ring    BF_BUFFERS  items whose sums are on their way at a time, 1 or 2
 //   BF_STREAM_X     0: the CTA's slice of x stays in shared memory; 1: x comes through the rings, unit by unit
 //
 // W is the A operand: rows of W are the rows of the product, tokens its columns. An item is BF_ROW_BLOCKS row blocks of a panel. A cluster
@@ -21,13 +21,13 @@
 namespace {
 using namespace billfish::cuda;
 
-constexpr int kWarps = BF_WARPS, kThreads = 32 * kWarps, kStages = BF_STAGES, kBuffers = BF_BUFFERS;
+constexpr int kWarps = BF_WARPS, kThreads = 32 * kWarps, kStages = BF_STAGES;
 constexpr int kRowBlocks = BF_ROW_BLOCKS, kTokens = BF_TOKENS, kTiles = kTokens / 8;
 constexpr bool kStreamX = BF_STREAM_X != 0;
 
 using WarpWalk = Walk<kWarps, 4 / kRowBlocks>;
 using WarpCopier = Copier<kWarps, kRowBlocks, 4 / kRowBlocks>;
-using ItemSums = Sums<kRowBlocks, kTiles, kWarps, kThreads>;
+using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, kWarps, BF_BUFFERS>;
 
 // Streamed rows of x follow the unit; their 16-byte chunks are addressed by exclusive or.
 constexpr int kXOffset = (WarpCopier::kStageBytes + 255) / 256 * 256;
@@ -67,41 +67,51 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
       b[2 * i][n][0] = v[0], b[2 * i][n][1] = v[1], b[2 * i + 1][n][0] = v[2], b[2 * i + 1][n][1] = v[3];
     }
   }
+  RowScales scales[kRowBlocks];
 #pragma unroll
-  for (int rb = 0; rb < kRowBlocks; ++rb) {
-    const RowScales scales = LoadRowScales(stage + WarpCopier::kCodeBytes - kLayout.code_bytes(), rb, lane / 4);
-    float part[kTiles][4];
+  for (int rb = 0; rb < kRowBlocks; ++rb) scales[rb] = LoadRowScales(stage + WarpCopier::kCodeBytes - kLayout.code_bytes(), rb, lane / 4);
+  float part[kRowBlocks][kTiles][4];
 #pragma unroll
-    for (int block = 0; block < kUnitBlocks; ++block) {
-      uint32_t words[kBlockWords];
+  for (int block = 0; block < kUnitBlocks; ++block) {
+    uint32_t words[kRowBlocks][kBlockWords];
+#pragma unroll
+    for (int rb = 0; rb < kRowBlocks; ++rb) {
 #pragma unroll
       for (int i = 0; i < kSlabsOfBlock; ++i) {
         const uint4 v = *reinterpret_cast<const uint4*>(stage + ((block * kSlabsOfBlock + i) * kRowBlocks + rb) * 512 + lane * 16);
-        words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+        words[rb][4 * i] = v.x, words[rb][4 * i + 1] = v.y, words[rb][4 * i + 2] = v.z, words[rb][4 * i + 3] = v.w;
       }
+    }
 #pragma unroll
-      for (int plane = 0; plane < kPlanes; ++plane) {
-        const int step = block * kPlanes + plane;
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const int step = block * kPlanes + plane;
+      // Row block by row block: a step does not wait for the one before on the same sums.
+#pragma unroll
+      for (int rb = 0; rb < kRowBlocks; ++rb) {
         uint32_t a[4];
-        DecodePlane(words, scales, block, plane, a);
-        if constexpr (kScaleOnAccumulator) {
+        DecodePlane(words[rb], scales[rb], block, plane, a);
 #pragma unroll
-          for (int n = 0; n < kTiles; ++n) {
-            if (step * 16 % kLayout.group == 0) part[n][0] = part[n][1] = part[n][2] = part[n][3] = 0;
-            Mma(part[n], a, b[step][n]);
+        for (int n = 0; n < kTiles; ++n) {
+          if constexpr (kScaleOnAccumulator) {
+            if (step * 16 % kLayout.group == 0) part[rb][n][0] = part[rb][n][1] = part[rb][n][2] = part[rb][n][3] = 0;
+            Mma(part[rb][n], a, b[step][n]);
+          } else {
+            Mma(acc[rb][n], a, b[step][n]);
           }
-          if ((step + 1) * 16 % kLayout.group == 0) {
-            const int group = step * 16 / kLayout.group;
-            const float low = AccumulatorScale(scales, 0, group), high = AccumulatorScale(scales, 1, group);
+        }
+      }
+      if constexpr (kScaleOnAccumulator) {
+        if ((step + 1) * 16 % kLayout.group == 0) {
+          const int group = step * 16 / kLayout.group;
+#pragma unroll
+          for (int rb = 0; rb < kRowBlocks; ++rb) {
+            const float low = AccumulatorScale(scales[rb], 0, group), high = AccumulatorScale(scales[rb], 1, group);
 #pragma unroll
             for (int n = 0; n < kTiles; ++n) {
-              acc[rb][n][0] += low * part[n][0], acc[rb][n][1] += low * part[n][1];
-              acc[rb][n][2] += high * part[n][2], acc[rb][n][3] += high * part[n][3];
+              acc[rb][n][0] += low * part[rb][n][0], acc[rb][n][1] += low * part[rb][n][1];
+              acc[rb][n][2] += high * part[rb][n][2], acc[rb][n][3] += high * part[rb][n][3];
             }
           }
-        } else {
-#pragma unroll
-          for (int n = 0; n < kTiles; ++n) Mma(acc[rb][n], a, b[step][n]);
         }
       }
     }
@@ -112,13 +122,14 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
 extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_decode(const __grid_constant__ LinearDecodeArgs args) {
   // rings, partial sums, x
   extern __shared__ __align__(256) uint8_t shared[];
-  ItemSums* sums = reinterpret_cast<ItemSums*>(shared + kWarps * kStages * kStageBytes);
-  uint8_t* x_slice = reinterpret_cast<uint8_t*>(sums + kBuffers);
+  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared + kWarps * kStages * kStageBytes);
+  uint8_t* x_slice = reinterpret_cast<uint8_t*>(sums + 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   const uint8_t* ring = shared + warp * kStages * kStageBytes;
 
-  Arrive();  // that this CTA runs: its shared memory may be written
+  ItemReduction reduction(args, sums, rank);
+  reduction.Begin();
   AllowDependents();
   WarpWalk walk(args, rank, warp);
   WarpCopier copier(args, walk, 0, lane);
@@ -148,9 +159,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
     __syncthreads();
   }
 
-  int slot = 0, before = -1;
+  reduction.WaitBegun();
+  int slot = 0, before = 0;
   for (; !walk.Done(); walk.NextItem()) {
-    const float factor = LoadFactor<ItemSums::kRows>(args, walk.item);
+    const float factor = reduction.LoadFactor(walk.item);
     float acc[kRowBlocks][kTiles][4] = {};
     for (; walk.unit < walk.last; walk.unit += kWarps) {
       WaitCopies<kStages - 2>();
@@ -171,25 +183,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
       MultiplyUnit(stage, x_row, lane, acc);
     }
 
-    WaitArrived();
-    ItemSums& mine = sums[kBuffers == 2 ? walk.turn % 2 : 0];
-    if (before >= 0) {
-      sums[kBuffers == 2 ? (walk.turn + 1) % 2 : 0].Finish(args, before, rank);
-      if constexpr (kBuffers == 1) {
-        Arrive();
-        WaitArrived();
-      }
-    }
+    if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, walk.item + (BF_BUFFERS - 1) * walk.clusters < walk.items);
+    reduction.WaitEmpty(walk.turn);
 #pragma unroll
     for (int rb = 0; rb < kRowBlocks; ++rb) {
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) mine.Put(args.splits_log2, rank, warp, lane, rb, n, acc[rb][n]);
+      for (int n = 0; n < kTiles; ++n) reduction.Put(walk.turn, warp, rb, n, acc[rb][n]);
     }
-    if (threadIdx.x < 2 * ItemSums::kRows) mine.factors[threadIdx.x] = factor;
-    Arrive();
+    reduction.Sent(walk.turn, factor);
     before = walk.item;
   }
-  WaitArrived();
-  if (before >= 0) sums[kBuffers == 2 ? (walk.turn + 1) % 2 : 0].Finish(args, before, rank);
+  if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, false);
   WaitCopies<0>();
 }

@@ -3,6 +3,7 @@
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
 //   BF_TOKENS    rows of x at most: 16, 32 or 64
 //   BF_TEAMS     warpgroups of a CTA          BF_STAGES    units in a warp's ring
+//   BF_BUFFERS   items whose sums are on their way at a time, 1 or 2
 //
 // An item is a panel. Each warp of a warpgroup decodes the row block of its own 16 rows straight into the A registers of wgmma.m64nNk16;
 // the slice of x stays in shared memory as [64 columns][token] rows of 128 bytes, swizzled for the B operand, and is read once for the 64
@@ -20,7 +21,7 @@ constexpr int kBlockXBytes = kTokens * 128;  // 64 columns of x
 
 using TeamWalk = Walk<kTeams, 1>;
 using TeamCopier = Copier<kTeams, 1, 1>;
-using ItemSums = Sums<4, kTiles, kTeams, kThreads>;
+using ItemReduction = Reduction<4, kTiles, kTeams, 4 * kTeams, BF_BUFFERS>;
 constexpr int kStageBytes = TeamCopier::kStageBytes;
 constexpr int kSlabsOfBlock = TeamCopier::kSlabs / kUnitBlocks;
 constexpr int kUnitPlanes = kUnitBlocks * kPlanes;
@@ -119,9 +120,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode_sm
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   uint8_t* rings = shared + args.x_row_bytes * kTokens;
   const uint8_t* ring = rings + warp * kStages * kStageBytes;
-  ItemSums* sums = reinterpret_cast<ItemSums*>(rings + 4 * kTeams * kStages * kStageBytes);
+  auto* sums = reinterpret_cast<ItemReduction::Shared*>(rings + 4 * kTeams * kStages * kStageBytes);
 
-  Arrive();  // that this CTA runs: its shared memory may be written
+  ItemReduction reduction(args, sums, rank);
+  reduction.Begin();
   AllowDependents();
   TeamWalk walk(args, rank, team);
   TeamCopier copier(args, walk, block, lane);
@@ -147,9 +149,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode_sm
   __syncthreads();
 
   const uint64_t x = Descriptor(SharedAddress(shared));
-  int slot = 0, before = -1;
+  reduction.WaitBegun();
+  int slot = 0, before = 0;
   for (; !walk.Done(); walk.NextItem()) {
-    const float factor = LoadFactor<ItemSums::kRows>(args, walk.item);
+    const float factor = reduction.LoadFactor(walk.item);
     float acc[4 * kTiles] = {};
     for (; walk.unit < walk.last; walk.unit += kTeams) {
       WaitCopies<kStages - 2>();
@@ -160,19 +163,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode_sm
       MultiplyUnit(stage, x + static_cast<uint64_t>((walk.unit - walk.first) * (kUnitBlocks * kBlockXBytes >> 4)), lane, acc);
     }
 
-    WaitArrived();
-    if (before >= 0) {
-      sums->Finish(args, before, rank);
-      Arrive();
-      WaitArrived();
-    }
+    if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, walk.item + (BF_BUFFERS - 1) * walk.clusters < walk.items);
+    reduction.WaitEmpty(walk.turn);
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) sums->Put(args.splits_log2, rank, team, lane, block, n, acc + 4 * n);
-    if (threadIdx.x < 2 * ItemSums::kRows) sums->factors[threadIdx.x] = factor;
-    Arrive();
+    for (int n = 0; n < kTiles; ++n) reduction.Put(walk.turn, team, block, n, acc + 4 * n);
+    reduction.Sent(walk.turn, factor);
     before = walk.item;
   }
-  WaitArrived();
-  if (before >= 0) sums->Finish(args, before, rank);
+  if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, false);
   WaitCopies<0>();
 }
