@@ -39,12 +39,12 @@ Result<std::vector<std::string>> GpuTargets(std::string_view text);
 /// kNotFound where NVRTC is missing: what is kept depends on its version.
 Result<GpuKernelStore> GpuKernelFolder();
 
-/// Every kernel for each target, as returned by GpuTargets. kNotFound as above.
-Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& targets);
+/// Every kernel whose name contains `name` for each target, as returned by GpuTargets. kNotFound as above, or if no kernel has that name.
+Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& targets, std::string_view name = {});
 
 /// Compiles what is not kept yet, `threads` at a time, and keeps it. `progress` is called from one thread at a time after each kernel;
 /// false stops with kCancelled. kCompile, kIo: the first failure; what was built before stays.
-Result<std::vector<GpuKernel>> BuildGpuKernels(const std::vector<std::string>& targets, int threads,
+Result<std::vector<GpuKernel>> BuildGpuKernels(const std::vector<std::string>& targets, std::string_view name, int threads,
                                                const std::function<bool(size_t done, size_t total, const GpuKernel&)>& progress);
 
 /// Removes everything that is kept, of all versions; the number of kernels.

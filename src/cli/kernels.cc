@@ -17,7 +17,7 @@ namespace billfish::cli {
 namespace {
 
 struct Options {
-  std::string arch;
+  std::string arch, name;
   int threads = 0;
 };
 
@@ -80,7 +80,7 @@ Outcome Show(const std::vector<GpuKernel>& kernels, bool json) {
 Outcome List(const Options& options, bool json) {
   const auto targets = Targets(options.arch);
   if (!targets) return targets.error();
-  const auto kernels = ListGpuKernels(*targets);
+  const auto kernels = ListGpuKernels(*targets, options.name);
   if (!kernels) return kernels.error();
   return Show(*kernels, json);
 }
@@ -91,7 +91,7 @@ Outcome Build(const Options& options, bool json) {
   CatchInterrupts();
   Result<std::vector<GpuKernel>> kernels = [&] {
     Progress progress("compiling", "kernels");
-    return BuildGpuKernels(*targets, ThreadsOr(options.threads), [&](size_t done, size_t total, const GpuKernel& kernel) {
+    return BuildGpuKernels(*targets, options.name, ThreadsOr(options.threads), [&](size_t done, size_t total, const GpuKernel& kernel) {
       progress.Update(static_cast<int64_t>(done), static_cast<int64_t>(total), kernel.name + " " + kernel.target);
       return !Interrupted();
     });
@@ -118,11 +118,12 @@ CLI::App* AddNested(Program& program, CLI::App* verb, const char* name, const ch
   return nested;
 }
 
-void AddArch(CLI::App* nested, Options& options) {
+void AddSelection(CLI::App* nested, Options& options) {
   nested
       ->add_option("--arch", options.arch,
                    "Targets: sm_80 to sm_120a, native, all, or a list; without it native, or all where there is no GPU")
       ->type_name("LIST");
+  nested->add_option("--name", options.name, "Only kernels whose name contains this")->type_name("TEXT");
 }
 
 }  // namespace
@@ -137,11 +138,11 @@ void AddKernels(Program& program) {
   verb->require_subcommand(1);
   auto options = std::make_shared<Options>();
   CLI::App* list = AddNested(program, verb, "list", "Every kernel and whether it is compiled and kept");
-  AddArch(list, *options);
+  AddSelection(list, *options);
   list->callback([&program, options] { program.action = [&program, options] { return List(*options, program.json); }; });
 
   CLI::App* build = AddNested(program, verb, "build", "Compile what is not kept yet");
-  AddArch(build, *options);
+  AddSelection(build, *options);
   build->add_option("--threads", options->threads, "Compile this many at a time; 0 means the processors")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

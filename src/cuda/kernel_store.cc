@@ -69,11 +69,18 @@ struct Job {
   Arch arch;
 };
 
-Result<std::vector<Job>> Jobs(const std::vector<std::string>& targets) {
+Result<std::vector<Job>> Jobs(const std::vector<std::string>& targets, std::string_view name) {
   std::vector<Job> jobs;
   for (const std::string& target : targets) {
     BILLFISH_ASSIGN_OR_RETURN(const Arch arch, ArchOf(target));
-    for (KernelSpec& spec : cuda::AllKernelSpecs(arch)) jobs.push_back({std::move(spec), arch});
+    for (KernelSpec& spec : cuda::AllKernelSpecs(arch)) {
+      if (spec.function.find(name) != std::string::npos) jobs.push_back({std::move(spec), arch});
+    }
+  }
+  if (jobs.empty()) {
+    return Status(
+        ErrorCode::kNotFound,
+        fmt::format("GPU kernels with '{}' in their name were asked for, but there are none; `billfish kernels list` shows all", name));
   }
   return jobs;
 }
@@ -120,9 +127,9 @@ Result<GpuKernelStore> GpuKernelFolder() {
   return store;
 }
 
-Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& targets) {
+Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& targets, std::string_view name) {
   BILLFISH_ASSIGN_OR_RETURN(const cuda::NvrtcApi* nvrtc, cuda::Nvrtc());
-  BILLFISH_ASSIGN_OR_RETURN(const std::vector<Job> jobs, Jobs(targets));
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<Job> jobs, Jobs(targets, name));
   const auto cache = Cache();
   std::vector<GpuKernel> kernels;
   for (const Job& job : jobs) {
@@ -135,11 +142,11 @@ Result<std::vector<GpuKernel>> ListGpuKernels(const std::vector<std::string>& ta
   return kernels;
 }
 
-Result<std::vector<GpuKernel>> BuildGpuKernels(const std::vector<std::string>& targets, int threads,
+Result<std::vector<GpuKernel>> BuildGpuKernels(const std::vector<std::string>& targets, std::string_view name, int threads,
                                                const std::function<bool(size_t done, size_t total, const GpuKernel&)>& progress) {
   BILLFISH_ASSIGN_OR_RETURN(const cuda::NvrtcApi* nvrtc, cuda::Nvrtc());
   BILLFISH_ASSIGN_OR_RETURN(const KernelCache cache, Cache());
-  BILLFISH_ASSIGN_OR_RETURN(const std::vector<Job> jobs, Jobs(targets));
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<Job> jobs, Jobs(targets, name));
   std::vector<GpuKernel> kernels;
   for (const Job& job : jobs) kernels.push_back(Describe(job.spec, job.arch));
   std::atomic<size_t> next{0};

@@ -19,7 +19,7 @@ bool Without(const Finished& run, const char* what) { return run.exit_code == 1 
 
 TEST(KernelsVerb, BuildsListsAndClears) {
   const Scratch cache;
-  const Finished empty = RunKernels(cache, {"list", "--arch", "sm_90a", "--json"});
+  const Finished empty = RunKernels(cache, {"list", "--arch", "sm_90a", "--name", "read_", "--json"});
   if (Without(empty, "NVRTC cannot be opened")) {
     ASSERT_EQ(std::getenv("BILLFISH_REQUIRE_NVRTC"), nullptr) << empty.err;
     GTEST_SKIP() << empty.err;
@@ -36,18 +36,25 @@ TEST(KernelsVerb, BuildsListsAndClears) {
   EXPECT_EQ(before["bytes"], 0);
   EXPECT_THAT(before["compiler"].get<std::string>(), HasSubstr("NVRTC 1"));
 
-  const Finished build = RunKernels(cache, {"build", "--arch", "90", "--json"});
+  const Finished build = RunKernels(cache, {"build", "--arch", "90", "--name", "read_", "--json"});
   ASSERT_EQ(build.exit_code, 0) << build.err;
   for (const Json& kernel : build.Document()["kernels"]) {
     EXPECT_EQ(kernel["kept"], true);
     EXPECT_GT(kernel["registers"], 0);
     EXPECT_GT(kernel["bytes"], 0);
   }
-  const Finished list = RunKernels(cache, {"list", "--arch", "9.0"});
+  const Finished list = RunKernels(cache, {"list", "--arch", "9.0", "--name", "read_"});
   EXPECT_EQ(list.exit_code, 0);
   const std::string count = std::to_string(before["kernels"].size());
   EXPECT_THAT(list.out, HasSubstr(count + " of " + count + " kernels are compiled and kept in " + (cache / "kernels")));
   EXPECT_THAT(list.out, HasSubstr("read_probe"));
+
+  const Finished none = RunKernels(cache, {"build", "--arch", "9.0", "--name", "no_such_kernel"});
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.err, HasSubstr("'no_such_kernel' in their name"));
+  const Finished all = RunKernels(cache, {"list", "--arch", "all", "--json"});
+  EXPECT_EQ(all.exit_code, 0) << all.err;
+  EXPECT_GT(all.Document()["kernels"].size(), before["kernels"].size() * 7);
 
   const Finished clear = RunKernels(cache, {"clear", "--json"});
   EXPECT_EQ(clear.exit_code, 0);
