@@ -81,7 +81,7 @@ TEST(TilePack, HoldsTheNumbersOfAwkwardShapes) {
   }
 }
 
-// Row r has scale code r in group r % groups... : all 16 codes meet every scale.
+// One row: group g has scales[g], and every code meets it.
 PackedWeight EveryCodeTimes(const QuantScheme& scheme, const std::vector<uint8_t>& scales, std::vector<float> row_scale = {}) {
   const auto N = static_cast<int64_t>(scales.size());
   std::vector<uint8_t> codes(static_cast<size_t>(N * scheme.group / 2));
@@ -124,6 +124,33 @@ TEST(TilePack, TakesWideScalesOnlyWhereARowSpreadsBeyondExactness) {
   EXPECT_TRUE(wide({126, 0}));
 }
 
+TEST(TilePack, TakesWideScalesWhereARowScaleWouldBeRounded) {
+  const QuantScheme scheme = With(CodeBook::kE2M1, 32, DType::kF8E8M0, ZeroPoint::kNone, true);
+  for (const auto& [row_scale, wide] : {std::pair{1.5f, false}, {0x1.000002p-120f, true}, {0x1p-120f, false}, {0x1p100f, false}}) {
+    const PackedWeight weight = EveryCodeTimes(scheme, {100, 101}, {row_scale});
+    EXPECT_EQ(FormOf(weight, RowOrder::kPlain).value().layout.wide_scales, wide) << row_scale;
+    ExpectSameNumbers(weight);
+  }
+  EXPECT_TRUE(FormOf(EveryCodeTimes(scheme, {200, 201}, {0x1p100f}), RowOrder::kPlain).value().layout.wide_scales);
+}
+
+TEST(TilePack, HoldsOneByteScalesOfInt4AndFp8Codes) {
+  std::vector<uint8_t> e8m0(255), e4m3;
+  std::iota(e8m0.begin(), e8m0.end(), uint8_t{0});
+  for (int code = 0; code < 256; ++code) {
+    if (!IsE4M3Nan(static_cast<uint8_t>(code))) e4m3.push_back(static_cast<uint8_t>(code));
+  }
+  ExpectSameNumbers(EveryCodeTimes(With(CodeBook::kInt4, 16, DType::kF8E8M0), e8m0));
+  ExpectSameNumbers(EveryCodeTimes(With(CodeBook::kInt4, 16, DType::kF8E4M3), e4m3));
+  const auto fp8 = [](DType scale, const std::vector<uint8_t>& scales) {
+    WeightParts parts = RandomParts(schemes::kFp8Channel, 1, 1, static_cast<int64_t>(scales.size()) * 16, 1);
+    parts.scales = Bytes::Own(scales);
+    return MakeWeight(With(CodeBook::kE4M3, 16, scale), 1, 1, static_cast<int64_t>(scales.size()) * 16, std::move(parts));
+  };
+  ExpectSameNumbers(fp8(DType::kF8E8M0, e8m0));
+  ExpectSameNumbers(fp8(DType::kF8E4M3, e4m3));
+}
+
 TEST(TilePack, DoesNotTakeWideScalesForGroupsOfZeros) {
   WeightParts parts;
   std::vector<uint8_t> codes(32, 0x29);
@@ -152,14 +179,13 @@ TEST(TilePack, HoldsEveryInt4CodeWithEveryZeroPoint) {
 }
 
 TEST(TilePack, PadsWithZeros) {
-  for (const QuantScheme& scheme : EveryScheme()) {
-    WeightParts parts = RandomParts(scheme, 1, 33, 72, 5);
-    if (scheme.zero == ZeroPoint::kPerGroup) {
-      std::vector<uint8_t> zeros(parts.zeros.size(), 11);
-      parts.zeros = Bytes::Own(std::move(zeros));
+  for (const int64_t K : {71, 72}) {
+    for (const QuantScheme& scheme : EveryScheme()) {
+      WeightParts parts = RandomParts(scheme, 1, 33, K, 5);
+      if (scheme.zero == ZeroPoint::kPerGroup) parts.zeros = Bytes::Own(std::vector<uint8_t>(parts.zeros.size(), 11));
+      const HostPacked packed = Pack(MakeWeight(scheme, 1, 33, K, std::move(parts)));
+      EXPECT_TRUE(UnpackTiles(packed.form, packed.tiles.data(), packed.row_scale.data()).padding_is_zero) << scheme.Name() << " K " << K;
     }
-    const HostPacked packed = Pack(MakeWeight(scheme, 1, 33, 72, std::move(parts)));
-    EXPECT_TRUE(UnpackTiles(packed.form, packed.tiles.data(), packed.row_scale.data()).padding_is_zero) << scheme.Name();
   }
 }
 
