@@ -39,6 +39,7 @@ constexpr size_t kScalesAt = kSlabK, kStartsAt = kSlabK + 8 * 4;
 constexpr int kBlock = 32;
 constexpr int kPrefetchBytes = 16384;  // as in tile.h
 constexpr int kMaxTile = 6;            // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
+constexpr int kMaxPairsTile = 5;       // chunks of 16 need more registers
 constexpr int kKeptSlabs = 2;          // 16 KiB of bytes: a third of L1
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
@@ -283,7 +284,8 @@ void RunTiles(const PanelJob& job, float* sums) {
   static constexpr auto kFirst = SlabsTiles<kCodes, kScaling, Source::kStreamAndKeep>(std::make_integer_sequence<int, kMaxTile>{});
   static constexpr auto kOther = SlabsTiles<kCodes, kScaling, Source::kKept>(std::make_integer_sequence<int, kMaxTile>{});
   const PanelLayout& layout = *job.layout;
-  const int tiles = (job.rows + kMaxTile - 1) / kMaxTile;
+  constexpr int kTile = kScaling == Scaling::kPairs ? kMaxPairsTile : kMaxTile;
+  const int tiles = (job.rows + kTile - 1) / kTile;
   const auto begin_of = [&](int i) { return job.rows * i / tiles; };
   std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
   const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
