@@ -15,13 +15,13 @@ BILLFISH_HD constexpr uint8_t RebasedE8M0(int code, int base) {
   return static_cast<uint8_t>(rebased < kSmallestE8M0 ? kSmallestE8M0 : rebased);
 }
 
-/// An E4M3 code without its sign as 5 exponent bits and 3 fraction bits: 2^(E - 9) (1 + M / 8). Zero, whose codes are cleared, gives 2^-9.
+/// An E4M3 code without its sign as (E + kE5M3Bias) << 3 | M: 2^(E - 9) (1 + M / 8). Zero, whose codes are cleared, gives 2^-9.
 BILLFISH_HD constexpr uint8_t E5M3FromE4M3(uint8_t code) {
   const int magnitude = code & 0x7f;
-  if (magnitude >= 8) return static_cast<uint8_t>(magnitude + (2 << 3));
-  if (magnitude == 0) return 0;
+  if (magnitude >= 8) return static_cast<uint8_t>(magnitude + ((kE5M3Bias + 2) << 3));
+  if (magnitude == 0) return kE5M3Bias << 3;
   const int exponent = magnitude >= 4 ? 2 : magnitude >= 2 ? 1 : 0;
-  return static_cast<uint8_t>(exponent << 3 | ((magnitude << (3 - exponent)) & 7));
+  return static_cast<uint8_t>((exponent + kE5M3Bias) << 3 | ((magnitude << (3 - exponent)) & 7));
 }
 
 /// What becomes of a byte of two E2M1 codes under an E4M3 scale: a negative scale negates the codes, a zero leaves them only their signs,
@@ -35,7 +35,7 @@ BILLFISH_HD constexpr uint8_t CodesUnderE4M3(uint8_t pair, uint8_t scale) {
 BILLFISH_HD constexpr uint16_t BF16FromE8M0(uint8_t code) { return code == 0 ? uint16_t{0x0040} : static_cast<uint16_t>(code << 7); }
 BILLFISH_HD constexpr uint16_t BF16FromE4M3(uint8_t code) {
   const int sign = (code & 0x80) << 8;
-  return static_cast<uint16_t>((code & 0x7f) == 0 ? sign : sign | ((E5M3FromE4M3(code) << 4) + ((127 - 9) << 7)));
+  return static_cast<uint16_t>((code & 0x7f) == 0 ? sign : sign | ((E5M3FromE4M3(code) << 4) + ((127 - 9 - kE5M3Bias) << 7)));
 }
 
 /// The bits that a byte of two 4-bit codes, columns c (low nibble) and c + 1 (high nibble) of register a_j, gives to a plane's word.

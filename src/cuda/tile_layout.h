@@ -27,8 +27,8 @@
 //   [w 4][q 8][h 2][g]    a thread finds the scales of its two rows side by side; lanes of one q read the same bytes
 //   kE8M0   one byte b: bf16 factor 2^126 * 2^(b - 253), i.e. b is its exponent field; a row is rebased so that its largest b is 253,
 //           row_scale undoes it. With wide_scales the byte is the E8M0 code itself and the factor needs a second multiplication.
-//   kE4M3   one byte E5M3 (no sign, no zero; 5 exponent bits, bias chosen so that bf16 bits = (byte << 4) + (kE5M3Offset << 7) are the
-//           scale * 2^117); a group of scale zero has all codes zero. row_scale contains 2^9 to undo it.
+//   kE4M3   one byte E5M3: (E + 11) << 3 | M for 2^(E - 9) (1 + M / 8), no sign, no zero. bf16 bits byte << 4 | kE5M3Offset << 7 are the
+//           scale * 2^117, fp16 bits byte << 7 are scale * 2^5. A group of scale zero has all codes zero. row_scale contains 2^9.
 //   kBF16, kF16 two bytes; kF32 four bytes: FP8 blocks, one value per row and group like the others
 // Zero points of a unit, int4 with ZeroPoint::kPerGroup only: the same [w][q][h][g] order, one byte each, 0..16.
 //
@@ -54,8 +54,10 @@ inline constexpr int kPanelRows = 64;
 inline constexpr int kBlockK = 64;
 inline constexpr int kPlanes = 4;         // k16 steps of a block
 inline constexpr int kTileThreads = 128;  // threads that own a block
-/// Added to the exponent field of E5M3 << 4: E = 0 stands for 2^-9, and 2^-9 * 2^117 has the bf16 exponent field 127 + 108.
-inline constexpr int kE5M3Offset = 127 + 108;
+/// E5M3 holds the exponent E of 2^(E - 9) as E + 11: the exponent field of scale * 2^5 in fp16, and what scale * 2^117 has above 224 in
+/// bf16, whose lower five bits are free.
+inline constexpr int kE5M3Bias = 11;
+inline constexpr int kE5M3Offset = 127 + 108 - kE5M3Bias;
 /// log2 of what row_scale undoes for E4M3 scales.
 inline constexpr int kE4M3Rebase = 9;
 

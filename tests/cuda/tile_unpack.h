@@ -87,8 +87,8 @@ inline UnpackedTiles UnpackTiles(const TileForm& form, const std::byte* tiles, c
         case TileScale::kE4M3: {
           // The kernels' factors: 2^117 s in bf16, 2^5 s in fp16.
           const auto byte = Field(scales, index, 1);
-          const float in_bf16 = value * 0x1p-126f * F32FromBF16(static_cast<uint16_t>((byte << 4) + (kE5M3Offset << 7)));
-          const float in_f16 = value * 0x1p-14f * F32FromF16(static_cast<uint16_t>((byte << 7) + 0x2c00));
+          const float in_bf16 = value * 0x1p-126f * F32FromBF16(static_cast<uint16_t>((byte << 4) | 0x7000));
+          const float in_f16 = value * 0x1p-14f * F32FromF16(static_cast<uint16_t>(byte << 7));
           out.exact = out.exact && in_bf16 == in_f16 && F32FromF16(F16FromF32(in_f16)) == in_f16;
           value = in_bf16;
           break;

@@ -63,6 +63,18 @@ __device__ __forceinline__ uint32_t MultiplyPairs(uint32_t a, uint32_t b) {
   return product;
 }
 
+/// a * the low (high) half of b, each half rounded once. The instruction picks the half itself.
+__device__ __forceinline__ uint32_t MultiplyByLow(uint32_t a, uint32_t b) {
+  uint32_t both;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {l, l}; }" : "=r"(both) : "r"(b));
+  return MultiplyPairs(a, both);
+}
+__device__ __forceinline__ uint32_t MultiplyByHigh(uint32_t a, uint32_t b) {
+  uint32_t both;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, h}; }" : "=r"(both) : "r"(b));
+  return MultiplyPairs(a, both);
+}
+
 /// a * b + c, each half rounded once.
 __device__ __forceinline__ uint32_t MultiplyAddPairs(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t sum;

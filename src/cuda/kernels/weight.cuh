@@ -18,8 +18,8 @@
 // Instructions a thread for 8 weights, scales included (scale bytes are expanded once a group and row):
 //   int4 bf16         3 SHF + 4 LOP3 + 4 HADD2                       = 11      zero points: + 4 a group
 //   int4 fp16         1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
-//   e2m1 bf16         5 SHF + 6 LOP3 + 4 HMUL2                       = 15      + 4 a group (E8M0, E4M3); wide: + 4 HMUL2
-//   e2m1 fp16         6 SHF + 9 LOP3 + 4 HMUL2                       = 19      + 4 a group
+//   e2m1 bf16         5 SHF + 6 LOP3 + 4 HMUL2                       = 15      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
+//   e2m1 fp16         6 SHF + 9 LOP3 + 4 HMUL2                       = 19      + 2 a group
 //   e4m3              4 PRMT + 4 SHF + 8 LOP3 + 4 HMUL2              = 20
 //   16 bit            0
 #pragma once
@@ -85,21 +85,37 @@ __device__ __forceinline__ constexpr int GroupOf(int block, int plane) {
   return kLayout.group == 0 ? 0 : (block * kBlockK + plane * 16) / (kLayout.group == 0 ? 1 : kLayout.group);
 }
 
-/// What an E2M1 pair, value * 2^-126 (bf16) or value * 2^-14 (fp16), is multiplied with.
+/// (x & mask) | base in one instruction: left alone, the compiler spends two to keep both constants immediate.
+__device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t base) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(x), "r"(mask), "r"(base));
+  return out;
+}
+
+/// What E2M1 pairs, value * 2^-126 (bf16) or value * 2^-14 (fp16), are multiplied with: the factors of scale bytes i and i ^ 2 of the
+/// thread in the halves of a register, that of the lower byte in the low half. Two instructions give two factors, and a multiplication
+/// picks a half.
 ///   E8M0  bf16: byte b in the exponent field is 2^(b - 127) = 2^126 * 2^(b - 253).
-///   E4M3  byte = E << 3 | M means 2^(E - 9) (1 + M/8) = s. bf16: exponent field E + 235, that is s * 2^117, product value * s * 2^-9.
-///         fp16: E << 10 | M << 7 plus 11 in the exponent field is 2^(E - 4) (1 + M/8) = s * 2^5, product value * s * 2^-9 again; E <= 17,
-///         so that the factor is at most 2^13 * 1.75, and the products, multiples of 2^-19 below 5.5 with 6 bits, are exact in fp16.
-///   none, or left for the accumulator: the power of two alone.
-__device__ __forceinline__ uint32_t E2M1Factor(const RowScales& scales, int half, int group) {
-  if constexpr (kLayout.scale == TileScale::kE8M0) {
-    return BroadcastByte(scales.scales, half * kLayout.groups() + group) << 7;
-  } else if constexpr (kLayout.scale == TileScale::kE4M3) {
-    const uint32_t bytes = BroadcastByte(scales.scales, half * kLayout.groups() + group);
-    if constexpr (kHalf) return bytes * 128u + 0x2c002c00u;
-    return bytes * 16u + (kE5M3Offset << 7) * 0x10001u;
+///   E4M3  byte = (E + 11) << 3 | M means 2^(E - 9) (1 + M / 8) = s. bf16: the byte at bits 11 to 4 under 0x7000 has the exponent field
+///         E + 11 + 224, that is s * 2^117, and the product is value * s * 2^-9. fp16: the byte at bits 14 to 7 has the exponent field E +
+///         11, that is s * 2^5, and the product is value * s * 2^-9 again; E <= 17, so that the factor is at most 2^13 * 1.75, and the
+///         products, multiples of 2^-19 below 5.5 with 6 bits, are exact in fp16.
+__device__ __forceinline__ uint32_t TwoFactors(const RowScales& scales, int i) {
+  const uint32_t word = scales.scales[i / 4];
+  if constexpr (kLayout.scale == TileScale::kE4M3 && !kHalf) {
+    return MaskOr(i % 2 == 0 ? word << 4 : word >> 4, 0x0ff00ff0u, (kE5M3Offset << 7) * 0x10001u);
   } else {
-    return kHalf ? 0x74007400u : 0x7e807e80u;  // 2^14, 2^126
+    return (i % 2 == 0 ? word << 7 : word >> 1) & 0x7f807f80u;
+  }
+}
+
+/// An E2M1 pair times the scale of the half and group; times the power of two alone where there is none or the accumulator takes it.
+__device__ __forceinline__ uint32_t ScaleE2M1(uint32_t pair, const RowScales& scales, int half, int group) {
+  if constexpr (kScaleOnAccumulator || kLayout.scale == TileScale::kNone) {
+    return MultiplyPairs(pair, kHalf ? 0x74007400u : 0x7e807e80u);  // 2^14, 2^126
+  } else {
+    const int i = half * kLayout.groups() + group;
+    return i % 4 < 2 ? MultiplyByLow(pair, TwoFactors(scales, i)) : MultiplyByHigh(pair, TwoFactors(scales, i));
   }
 }
 
@@ -107,13 +123,6 @@ __device__ __forceinline__ uint32_t E2M1Factor(const RowScales& scales, int half
 __device__ __forceinline__ uint32_t WideFactor(const RowScales& scales, int half, int group) {
   const uint32_t bits = BroadcastByte(scales.scales, half * kLayout.groups() + group) << 7;
   return bits == 0 ? 0x00400040u : bits;
-}
-
-/// (x & mask) | base in one instruction: left alone, the compiler spends two to keep both constants immediate.
-__device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t base) {
-  uint32_t out;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(x), "r"(mask), "r"(base));
-  return out;
 }
 
 /// 0x4300 | q is bf16 128 + q, 0x6400 | q is fp16 1024 + q; z up to 16 still counts single units there. The difference is exact.
@@ -152,7 +161,7 @@ __device__ __forceinline__ void DecodeE2M1(uint32_t word, const RowScales& scale
     if constexpr (kLayout.wide_scales) {
       a[j] = MultiplyPairs(MultiplyPairs(a[j], 0x7e807e80u), WideFactor(scales, j % 2, group));
     } else {
-      a[j] = MultiplyPairs(a[j], E2M1Factor(scales, j % 2, group));
+      a[j] = ScaleE2M1(a[j], scales, j % 2, group);
     }
   }
 }
