@@ -16,23 +16,25 @@ namespace {
 constexpr int64_t kBandRows = 2048;  // of x: 16 MB at K = 4096, which stays in every L2
 constexpr std::array<int, 4> kSplits = {1, 2, 3, 4};
 
-// Dynamic shared memory of one block, and of all blocks of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute
-// Capability"); 1 KB a block and the table of rows are the system's and the compiler's.
-uint32_t MostSharedBytes(Arch arch) {
+// Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+uint32_t SharedBytesOfSm(Arch arch) {
   switch (arch.number()) {
     case 80:
-      return 160 * 1024;
+      return 164 * 1024;
     case 86:
     case 89:
     case 120:
-      return 96 * 1024;
+      return 100 * 1024;
     default:
-      return 224 * 1024;
+      return 228 * 1024;
   }
 }
 
+// What a block may take if so many share an SM: each costs 1 KB of the system's, and the kernels' rows of x up to another.
+uint32_t MostSharedBytes(Arch arch, int ctas) { return SharedBytesOfSm(arch) / static_cast<uint32_t>(ctas) - 2 * 1024; }
+
 uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
-  const int weight = (variant.out() / kPanelRows * layout.unit_bytes() + 127) / 128 * 128;
+  const int weight = (variant.out() / kPanelRows * layout.unit_bytes() + 1023) / 1024 * 1024;
   return static_cast<uint32_t>(variant.tokens() * layout.unit_k() * 2 + weight);
 }
 
@@ -123,18 +125,35 @@ Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, in
 
 }  // namespace
 
-std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch) {
+std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, TileCores cores) {
   // Two accumulator sets leave no room for 64 x 64 a warp.
   std::vector<TileVariant> variants;
-  if (ScalesAccumulator(layout)) {
+  if (cores == TileCores::kBest && arch == Arch{9, 0}) {
+    variants = {{1, 4, 8, 1, 8, 2, true}, {1, 8, 8, 1, 6, 2, true}, {2, 16, 8, 1, 6, 1, true}};
+    // E2M1 with scales takes the most instructions to decode: four warpgroups hide more of them than two.
+    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true};
+    // FP8 blocks of 128: three stages of 256 x 128 spill.
+    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) variants.back() = {1, 16, 8, 1, 6, 1, true};
+  } else if (ScalesAccumulator(layout) && layout.code_bits() == 8) {
+    variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 1}, {2, 8, 4, 2, 4, 1}};
+  } else if (ScalesAccumulator(layout)) {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 8, 8, 1, 4, 1}, {2, 8, 4, 2, 4, 1}};
   } else {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 2}, {4, 8, 4, 2, 4, 1}};
   }
   for (TileVariant& v : variants) {
-    const uint32_t most = MostSharedBytes(arch);
-    while (v.stages > 2 && v.ctas_per_sm * v.stages * StageBytes(layout, v) > most) --v.stages;
-    if (v.ctas_per_sm * v.stages * StageBytes(layout, v) > most) v.ctas_per_sm = 1;
+    // As many stages as fit; fewer blocks where too few would.
+    const int fewest = v.wgmma ? 3 : 2;
+    const auto fits = [&] { return static_cast<uint32_t>(v.stages) * StageBytes(layout, v) <= MostSharedBytes(arch, v.ctas_per_sm); };
+    for (const int stages = v.stages; !fits();) {
+      if (v.stages > fewest) {
+        --v.stages;
+      } else if (v.ctas_per_sm > 1) {
+        --v.ctas_per_sm, v.stages = stages;
+      } else {
+        break;  // no layout gets here
+      }
+    }
   }
   return variants;
 }
@@ -149,8 +168,8 @@ uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, bool ga
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
   const auto number = [](auto value) { return std::to_string(static_cast<int>(value)); };
   KernelSpec spec;
-  spec.file = "w4a16_linear_tile_sm80.cu";
-  spec.function = "w4a16_linear_tile_sm80";
+  spec.function = v.wgmma ? "w4a16_linear_tile_sm90a" : "w4a16_linear_tile_sm80";
+  spec.file = spec.function + ".cu";
   spec.defines = {{"BF_CODES", number(layout.codes)},
                   {"BF_SCALE", number(layout.scale)},
                   {"BF_GROUP", number(layout.group)},
@@ -171,7 +190,7 @@ KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, b
   return spec;
 }
 
-Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& weight, DType activation) {
+Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& weight, DType activation, TileCores cores) {
   BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, activation));
   if (weight.form.E != 1 || weight.form.order != RowOrder::kPlain) {
     return Status(
@@ -182,7 +201,7 @@ Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& w
   LinearTile tile;
   tile.device_ = &device;
   tile.weight_ = weight;
-  tile.variants_ = TileVariants(weight.form.layout, device.arch());
+  tile.variants_ = TileVariants(weight.form.layout, device.arch(), cores);
   for (const TileVariant& variant : tile.variants_) {
     const KernelSpec spec = TileSpec(weight.form.layout, variant, activation == DType::kF16, false, ActivationKind::kNone, device.arch());
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
@@ -216,7 +235,8 @@ Status LinearTile::Run(const void* x, int64_t x_stride, int64_t M, const TileOut
   return Launch(kernels_[choice.variant], shape, stream, parameters);
 }
 
-Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation) {
+Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation,
+                                        TileCores cores) {
   BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, x_dtype));
   const bool gated = activation != nullptr && activation->gated();
   if (gated != (weight.form.order != RowOrder::kPlain)) {
@@ -230,7 +250,7 @@ Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView&
   tile.weight_ = weight;
   tile.gated_ = gated;
   if (activation != nullptr) tile.parameters_ = {activation->limit, activation->alpha, activation->beta};
-  tile.variants_ = TileVariants(weight.form.layout, device.arch());
+  tile.variants_ = TileVariants(weight.form.layout, device.arch(), cores);
   for (const TileVariant& variant : tile.variants_) {
     const KernelSpec spec = TileSpec(weight.form.layout, variant, x_dtype == DType::kF16, true, KindOf(activation), device.arch());
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
@@ -240,10 +260,10 @@ Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView&
 }
 
 int GroupedTile::TileRows(int64_t rows) const {
-  // Up to twice the mean in one tile: a second tile of an expert decodes its weights again.
+  // Few experts should need a second tile: it decodes their weights again.
   const int64_t mean = DivideUp(rows, weight_.form.E);
   for (const TileVariant& variant : variants_) {
-    if (2 * variant.tokens() >= 3 * mean) return variant.tokens();
+    if (4 * variant.tokens() >= 5 * mean) return variant.tokens();
   }
   return variants_.back().tokens();
 }
@@ -270,24 +290,23 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
 }
 
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  constexpr TileLayout kInt4G128{TileCodes::kInt4, TileScale::kBF16, 128}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
+  constexpr TileLayout kInt4G32{TileCodes::kInt4, TileScale::kBF16, 32}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
       kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32};
-  const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation) {
-    for (const TileVariant& variant : TileVariants(layout, arch)) {
+  const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation,
+                          TileCores cores = TileCores::kBest) {
+    for (const TileVariant& variant : TileVariants(layout, arch, cores)) {
       specs.push_back(TileSpec(layout, variant, half, grouped, activation, arch));
     }
   };
   for (const TileLayout& layout :
-       {kInt4G128, TileLayout{TileCodes::kInt4, TileScale::kBF16, 128, true}, TileLayout{TileCodes::kInt4, TileScale::kBF16, 32},
-        TileLayout{TileCodes::kInt4, TileScale::kNone, 0}, kNvfp4, kMxfp4, TileLayout{TileCodes::kE4M3, TileScale::kNone, 0},
+       {TileLayout{TileCodes::kInt4, TileScale::kBF16, 128, true}, TileLayout{TileCodes::kInt4, TileScale::kNone, 0}, kNvfp4,
         TileLayout{TileCodes::kE4M3, TileScale::kF32, 128}, TileLayout{TileCodes::kBF16, TileScale::kNone, 0}}) {
     append(layout, false, false, ActivationKind::kNone);
   }
   append(TileLayout{TileCodes::kInt4, TileScale::kF16, 128}, true, false, ActivationKind::kNone);
-  for (const TileLayout& layout : {kInt4G128, kNvfp4, kMxfp4}) append(layout, false, true, ActivationKind::kNone);
-  append(kInt4G128, false, true, ActivationKind::kSwiglu);
-  append(kNvfp4, false, true, ActivationKind::kSwiglu);
-  append(kMxfp4, false, true, ActivationKind::kSwigluOai);
+  append(kMxfp4, false, true, ActivationKind::kNone);
+  append(kInt4G32, false, true, ActivationKind::kSwiglu);
+  append(kNvfp4, false, true, ActivationKind::kSwigluOai);
 }
 
 }  // namespace billfish::cuda

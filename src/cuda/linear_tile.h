@@ -1,5 +1,5 @@
-// y = x . W^T by the tile kernels (src/cuda/kernels/w4a16_linear_tile_sm80.cu): LinearTile for one matrix and any number of rows,
-// GroupedTile for rows that are sorted by expert, with an optional activation and router weight.
+// y = x . W^T by the tile kernels (src/cuda/kernels/w4a16_linear_tile_sm80.cu, _sm90a.cu): LinearTile for one matrix and any number of
+// rows, GroupedTile for rows that are sorted by expert, with an optional activation and router weight.
 //
 // Create compiles or loads every variant; Run picks one from the shapes alone and launches it on the stream: no allocation, no
 // compilation, no synchronisation, no workspace, so that it may be captured. Results are the same every time: each sum has one order, which
@@ -29,12 +29,16 @@ struct TileView {
   const float* bias = nullptr;       ///< [E][packed_rows] in packed order, or null
 };
 
+/// Which tensor-core instructions: kBest is wgmma on sm_90a and mma.sync elsewhere; kMmaSync runs everywhere.
+enum class TileCores : uint8_t { kBest, kMmaSync };
+
 /// The shape of a CTA's tile and of its warps'.
 struct TileVariant {
   int m16, n8;  ///< blocks of 16 packed rows and of 8 tokens of a warp
   int warps_m, warps_n;
-  int stages;       ///< units of K in shared memory
-  int ctas_per_sm;  ///< that the registers and shared memory must allow
+  int stages;          ///< units of K in shared memory
+  int ctas_per_sm;     ///< that the registers and shared memory must allow
+  bool wgmma = false;  ///< w4a16_linear_tile_sm90a.cu; else w4a16_linear_tile_sm80.cu
 
   constexpr int out() const { return 16 * m16 * warps_m; }
   constexpr int tokens() const { return 8 * n8 * warps_n; }
@@ -52,7 +56,7 @@ class LinearTile {
  public:
   /// activation: kBF16 or kF16. Errors: kUnsupported (CheckActivation), kInvalidArgument (a form with E > 1 or another row order than
   /// kPlain), those of LoadKernel.
-  static Result<LinearTile> Create(const GpuDevice& device, const TileView& weight, DType activation);
+  static Result<LinearTile> Create(const GpuDevice& device, const TileView& weight, DType activation, TileCores cores = TileCores::kBest);
 
   /// y[M,N] = row_scale * (x[M,K] . W^T) + bias. x: M rows, x_stride elements apart; any alignment of 2 bytes, 16 are faster.
   Status Run(const void* x, int64_t x_stride, int64_t M, const TileOutput& y, CUstream stream) const;
@@ -78,7 +82,8 @@ struct GroupedTileCall {
 class GroupedTile {
  public:
   /// activation: null or one whose gated() says whether the form's row order pairs gate and up (kInvalidArgument otherwise).
-  static Result<GroupedTile> Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation);
+  static Result<GroupedTile> Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation,
+                                    TileCores cores = TileCores::kBest);
 
   /// Most rows of a TileWork for `rows` sorted rows: a variant's token tile, near the mean of an expert's rows.
   int TileRows(int64_t rows) const;
@@ -97,12 +102,12 @@ class GroupedTile {
 
 /// What a layout's kernels look like on a device of this architecture, by rising token tile. Dense and grouped, the same token tiles for
 /// every layout.
-std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch);
+std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, TileCores cores);
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& variant, bool half, bool grouped, ActivationKind activation, Arch arch);
 /// Dynamic shared memory of a launch; more when K is split.
 uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& variant, bool gated, int splits);
 
-/// What `billfish kernels` lists: every layout with bf16 activations, some with fp16.
+/// What `billfish kernels` lists: a cross-section of layouts, types and activations; the others are compiled when they are asked for.
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs);
 
 }  // namespace billfish::cuda

@@ -33,11 +33,11 @@ std::vector<int32_t> SampledRows(int64_t M) {
 }
 
 // Runs the case and checks sampled rows, that everything is finite and that nothing beside y was written. Returns y.
-std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c) {
+std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, TileCores cores) {
   const PackedWeight& weight = on_device.weight;
   const int64_t N = weight.N(), K = weight.K(), x_stride = K + c.x_padding, y_stride = N + c.y_padding;
   const std::string name = weight.scheme().Name() + " M " + std::to_string(c.M) + " N " + std::to_string(N) + " K " + std::to_string(K);
-  auto tile = LinearTile::Create(Gpu(), on_device.View(), c.x);
+  auto tile = LinearTile::Create(Gpu(), on_device.View(), c.x, cores);
   EXPECT_TRUE(tile) << name << ": " << tile.status().message();
   if (!tile) return {};
   const std::vector<float> values = Rounded(test::Gaussian(static_cast<size_t>(c.M * K), 7), c.x);
@@ -66,7 +66,12 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c) {
 
 std::vector<float> Bias(const PackedWeight& weight) { return test::Gaussian(static_cast<size_t>(weight.E() * weight.N()), 3); }
 
-TEST(LinearTile, MultipliesEveryFormat) {
+// wgmma where the device has it, and mma.sync, which every device has.
+class LinearTileCores : public testing::TestWithParam<TileCores> {};
+INSTANTIATE_TEST_SUITE_P(Kernels, LinearTileCores, testing::Values(TileCores::kBest, TileCores::kMmaSync),
+                         [](const auto& instance) { return std::string(instance.param == TileCores::kBest ? "Best" : "MmaSync"); });
+
+TEST_P(LinearTileCores, MultipliesEveryFormat) {
   BILLFISH_NEEDS_GPU();
   const QuantScheme formats[] = {schemes::Int4(32, true),
                                  schemes::Int4(32, false),
@@ -86,21 +91,22 @@ TEST(LinearTile, MultipliesEveryFormat) {
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{704, 320}, {65, 1000}}) {
       const PackedWeight weight = RandomWeight(scheme, 1, N, K);
       const WeightOnDevice on_device(weight, Bias(weight));
-      for (const int64_t M : {7, 50, 300}) ExpectRight(on_device, {.M = M, .y = M == 7 ? DType::kF32 : DType::kBF16});
+      for (const int64_t M : {7, 50, 300}) ExpectRight(on_device, {.M = M, .y = M == 7 ? DType::kF32 : DType::kBF16}, GetParam());
     }
   }
 }
 
-TEST(LinearTile, MultipliesByF16) {
+TEST_P(LinearTileCores, MultipliesByF16) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::Int4(128, true, DType::kF16), schemes::Int4(32, false), schemes::kNvfp4, schemes::kFp8Block128,
                                     schemes::kFp8Tensor, schemes::kF16}) {
     const WeightOnDevice on_device(RandomWeight(scheme, 1, 192, 384));
-    for (const int64_t M : {20, 64, 200}) ExpectRight(on_device, {.M = M, .x = DType::kF16, .y = M == 20 ? DType::kF32 : DType::kF16});
+    for (const int64_t M : {20, 64, 200})
+      ExpectRight(on_device, {.M = M, .x = DType::kF16, .y = M == 20 ? DType::kF32 : DType::kF16}, GetParam());
   }
 }
 
-TEST(LinearTile, MultipliesScalesThatSpanTheirType) {
+TEST_P(LinearTileCores, MultipliesScalesThatSpanTheirType) {
   BILLFISH_NEEDS_GPU();
   WeightParts parts = RandomParts(schemes::kMxfp4, 1, 70, 256, 3);
   std::vector<uint8_t> scales(70 * 8);
@@ -108,53 +114,53 @@ TEST(LinearTile, MultipliesScalesThatSpanTheirType) {
   parts.scales = Bytes::Own(std::move(scales));
   const WeightOnDevice on_device(MakeWeight(schemes::kMxfp4, 1, 70, 256, std::move(parts)));
   ASSERT_TRUE(on_device.tiles.form().layout.wide_scales);
-  for (const int64_t M : {20, 64, 200}) ExpectRight(on_device, {.M = M, .y = DType::kF32});
+  for (const int64_t M : {20, 64, 200}) ExpectRight(on_device, {.M = M, .y = DType::kF32}, GetParam());
 }
 
-TEST(LinearTile, MultipliesAnyNumberOfRows) {
+TEST_P(LinearTileCores, MultipliesAnyNumberOfRows) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::Int4(128, true), schemes::kNvfp4}) {
     const WeightOnDevice narrow(RandomWeight(scheme, 1, 704, 2880)), wide(RandomWeight(scheme, 1, 6000, 512));
-    for (const int64_t M : {1, 5, 17, 64, 65, 100, 128, 257, 1000, 4096}) ExpectRight(narrow, {.M = M});
-    for (const int64_t M : {16, 100, 700}) ExpectRight(wide, {.M = M});
+    for (const int64_t M : {1, 5, 17, 64, 65, 100, 128, 257, 1000, 4096}) ExpectRight(narrow, {.M = M}, GetParam());
+    for (const int64_t M : {16, 100, 700}) ExpectRight(wide, {.M = M}, GetParam());
   }
 }
 
-TEST(LinearTile, MultipliesOddShapes) {
+TEST_P(LinearTileCores, MultipliesOddShapes) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::Int4(32, false), schemes::kNvfp4, schemes::kBf16}) {
     for (const int64_t N : {1, 63, 65, 2880}) {
       for (const int64_t K : {1, 63, 65, 704}) {
         const WeightOnDevice on_device(RandomWeight(scheme, 1, N, K));
-        for (const int64_t M : {3, 129}) ExpectRight(on_device, {.M = M, .y = DType::kF32});
+        for (const int64_t M : {3, 129}) ExpectRight(on_device, {.M = M, .y = DType::kF32}, GetParam());
       }
     }
   }
-  ExpectRight(WeightOnDevice(RandomWeight(schemes::Int4(128, true), 1, 10944, 704)), {.M = 65});
-  ExpectRight(WeightOnDevice(RandomWeight(schemes::kNvfp4, 1, 704, 10944)), {.M = 65});
+  ExpectRight(WeightOnDevice(RandomWeight(schemes::Int4(128, true), 1, 10944, 704)), {.M = 65}, GetParam());
+  ExpectRight(WeightOnDevice(RandomWeight(schemes::kNvfp4, 1, 704, 10944)), {.M = 65}, GetParam());
 }
 
-TEST(LinearTile, TakesAnyStrideAndAlignment) {
+TEST_P(LinearTileCores, TakesAnyStrideAndAlignment) {
   BILLFISH_NEEDS_GPU();
   for (const int64_t K : {256, 255}) {
     const WeightOnDevice on_device(RandomWeight(schemes::Int4(32, true), 1, 200, K));
     for (const DType y : {DType::kF32, DType::kBF16, DType::kF16}) {
       for (const int64_t padding : {0, 1, 8}) {
-        ExpectRight(on_device, {.M = 70, .y = y, .x_padding = padding, .y_padding = padding});
-        ExpectRight(on_device, {.M = 70, .y = y, .x_padding = padding, .y_padding = 3, .x_offset = 1});
+        ExpectRight(on_device, {.M = 70, .y = y, .x_padding = padding, .y_padding = padding}, GetParam());
+        ExpectRight(on_device, {.M = 70, .y = y, .x_padding = padding, .y_padding = 3, .x_offset = 1}, GetParam());
       }
     }
   }
 }
 
-TEST(LinearTile, GivesTheSameBitsEveryTime) {
+TEST_P(LinearTileCores, GivesTheSameBitsEveryTime) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::Int4(128, true), schemes::kNvfp4}) {
     const WeightOnDevice on_device(RandomWeight(scheme, 1, 512, 4096));  // few tiles: K is split
     for (const int64_t M : {20, 64, 256}) {
-      const std::vector<float> first = ExpectRight(on_device, {.M = M, .y = DType::kF32});
+      const std::vector<float> first = ExpectRight(on_device, {.M = M, .y = DType::kF32}, GetParam());
       for (int i = 0; i < 3; ++i) {
-        const std::vector<float> again = ExpectRight(on_device, {.M = M, .y = DType::kF32});
+        const std::vector<float> again = ExpectRight(on_device, {.M = M, .y = DType::kF32}, GetParam());
         ASSERT_EQ(first.size(), again.size());
         EXPECT_EQ(std::memcmp(first.data(), again.data(), first.size() * sizeof(float)), 0) << scheme.Name() << " M " << M;
       }
@@ -162,11 +168,11 @@ TEST(LinearTile, GivesTheSameBitsEveryTime) {
   }
 }
 
-TEST(LinearTile, RunsInsideAGraph) {
+TEST_P(LinearTileCores, RunsInsideAGraph) {
   BILLFISH_NEEDS_GPU();
   const WeightOnDevice on_device(RandomWeight(schemes::kNvfp4, 1, 300, 512));
   const int64_t M = 40, N = 300, K = 512;
-  auto tile = LinearTile::Create(Gpu(), on_device.View(), DType::kBF16);
+  auto tile = LinearTile::Create(Gpu(), on_device.View(), DType::kBF16, GetParam());
   ASSERT_TRUE(tile) << tile.status().message();
   const test::DeviceNumbers x(Rounded(test::Gaussian(static_cast<size_t>(M * K), 7), DType::kBF16), DType::kBF16), y(M * N, DType::kF32),
       direct(M * N, DType::kF32);

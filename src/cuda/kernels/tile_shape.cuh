@@ -17,7 +17,7 @@ inline constexpr int kTilePanels = kOut / kPanelRows;
 inline constexpr int kUnitK = kLayout.unit_k(), kBlocks = kUnitK / kBlockK;
 inline constexpr int kUnitBytes = kLayout.unit_bytes();
 inline constexpr int kXBlockBytes = kTokens * kBlockK * 2;
-inline constexpr int kWeightBytes = (kTilePanels * kUnitBytes + 127) / 128 * 128;
+inline constexpr int kWeightBytes = (kTilePanels * kUnitBytes + 1023) / 1024 * 1024;  // the swizzle of x goes by the address
 inline constexpr int kStageBytes = kBlocks * kXBlockBytes + kWeightBytes;
 inline constexpr ActivationKind kActivation = static_cast<ActivationKind>(BF_ACTIVATION);
 inline constexpr bool kGated = IsGated(kActivation);
