@@ -90,6 +90,7 @@ Outcome GenerateText(const Options& options, bool json) {
                {"prompt_tokens", result->prompt_tokens},
                {"new_tokens", result->ids.size()},
                {"load_seconds", loaded->load_seconds},
+               {"panel_cache", {{"mapped", model.panel_cache().mapped}, {"written", model.panel_cache().written}}},
                {"prefill_seconds", result->prefill_seconds},
                {"prefill_tokens_per_second", result->prefill_tokens_per_second()},
                {"decode_seconds", result->decode_seconds},
@@ -131,6 +132,7 @@ void AddGenerate(Program& program) {
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on after the end-of-text token");
   verb->add_flag("--special", options->special, "Print special tokens too");
   AddExecution(verb, options->execution);
+  AddPanelCache(verb, options->execution);
   AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return GenerateText(*options, program.json); }; });
 }

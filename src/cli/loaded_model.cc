@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "cli/interrupt.h"
+#include "cli/print.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 
@@ -51,6 +52,12 @@ std::vector<KernelUse> KernelsOf(const Model& model, const Execution& execution)
   return uses;
 }
 
+void SayWhatTheCacheDid(const std::string& folder, const PanelStore::Report& report) {
+  Note("panel cache {}: {} matrices mapped ({}), {} written ({})\n", folder, report.mapped,
+       FormatBytes(static_cast<double>(report.mapped_bytes)), report.written, FormatBytes(static_cast<double>(report.written_bytes)));
+  if (!report.note.empty()) Note("panel cache: {}\n", report.note);
+}
+
 }  // namespace
 
 Result<LoadedModel> LoadModel(const std::string& path, const Execution& execution, bool with_tokenizer, int64_t max_context) {
@@ -65,6 +72,7 @@ Result<LoadedModel> LoadModel(const std::string& path, const Execution& executio
     options.kernel = execution.kernel;
     options.device = ParseDevice(execution.device);
     options.max_context = max_context;
+    options.panel_cache = execution.panel_cache;
     options.progress = [&](const LoadProgress& state) {
       progress.Update(state.layers_done, state.layers, FormatBytes(static_cast<double>(state.bytes)));
       return !Interrupted();
@@ -73,6 +81,7 @@ Result<LoadedModel> LoadModel(const std::string& path, const Execution& executio
     if (!model) return model.error();
     loaded.model = std::move(model).value();
   }
+  if (!execution.panel_cache.empty()) SayWhatTheCacheDid(execution.panel_cache, loaded.model.panel_cache());
   if (with_tokenizer) {
     Result<Tokenizer> tokenizer = Tokenizer::Load(path);
     if (!tokenizer) return tokenizer.error();

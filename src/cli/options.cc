@@ -56,6 +56,13 @@ void AddDevice(CLI::App* verb, Execution& execution) {
   verb->add_option("--device", execution.device, "cpu, cuda or cuda:N")->check(kDeviceName)->capture_default_str();
 }
 
+void AddPanelCache(CLI::App* verb, Execution& execution) {
+  verb->add_option("--panel-cache", execution.panel_cache,
+                   "Keep packed weights in this folder, about as large as the model; later runs map them instead of reading the model. "
+                   "May be deleted at any time")
+      ->type_name("DIR");
+}
+
 std::vector<std::string> SplitList(const std::string& text) {
   std::vector<std::string> items;
   std::string item;

@@ -24,6 +24,7 @@ struct Execution {
   std::string kernel;
   std::string mode = "exact";
   std::string activations = "bf16";
+  std::string panel_cache;  ///< a folder; where the verb has the flag
   std::string device = "cpu";
 
   int Threads() const;
@@ -34,6 +35,7 @@ struct Execution {
 };
 
 void AddExecution(CLI::App* verb, Execution& execution);
+void AddPanelCache(CLI::App* verb, Execution& execution);
 void AddDevice(CLI::App* verb, Execution& execution);
 
 /// `threads`, or DefaultThreads() for 0.

@@ -167,5 +167,28 @@ TEST(Chat, EachLineGetsAnAnswerInTheTemplatesForm) {
   EXPECT_EQ(first["text"], plain["text"]);
 }
 
+TEST(PanelCache, TheSecondRunMapsWhatTheFirstKept) {
+  const Scratch scratch;
+  const std::vector<std::string> flags = {"generate",      TinyModel(),       "-p", "In the beginning", "-n", "8",
+                                          "--panel-cache", scratch / "panels"};
+  const Finished first = RunProgram(flags);
+  EXPECT_EQ(first.exit_code, 0);
+  EXPECT_THAT(first.err, HasSubstr("panel cache " + (scratch / "panels") + ": 0 matrices mapped (0 B)"));
+  const Finished second = RunProgram(flags);
+  EXPECT_EQ(second.out, first.out);
+  EXPECT_THAT(second.err, HasSubstr(" 0 written (0 B)"));
+  std::vector<std::string> with_json = flags;
+  with_json.push_back("--json");
+  const Json document = RunProgram(with_json).Document();
+  EXPECT_GT(document["panel_cache"]["mapped"], 0);
+  EXPECT_EQ(document["panel_cache"]["written"], 0);
+}
+
+TEST(PanelCache, AFolderThatCannotBeMadeIsReportedAndTheRunSucceeds) {
+  const Finished run = RunProgram({"generate", TinyModel(), "-p", "a", "-n", "2", "--panel-cache", "/proc/panels"});
+  EXPECT_EQ(run.exit_code, 0);
+  EXPECT_THAT(run.err, HasSubstr("the next run packs again"));
+}
+
 }  // namespace
 }  // namespace billfish::cli_test
