@@ -77,11 +77,14 @@ void CompileAll(const std::vector<Job>& jobs) {
   for (std::thread& thread : threads) thread.join();
   for (const std::string& failure : failures) ADD_FAILURE() << failure;
   double total = 0;
+  std::string dearest;
   for (const auto& [file, cost] : costs) {
     total += cost.seconds;
-    fmt::print("{:34} {:4} kernels {:6.1f} s, slowest {:5.2f} s: {}\n", file, cost.kernels, cost.seconds, cost.slowest_s, cost.slowest);
+    if (dearest.empty() || cost.seconds > costs[dearest].seconds) dearest = file;
   }
-  fmt::print("{} kernels, {:.1f} s of processor time\n", jobs.size(), total);
+  const Cost& most = costs[dearest];
+  fmt::print("{} kernels, {:.1f} s of processor time; most for {}: {} kernels, {:.1f} s, up to {:.2f} s: {}\n", jobs.size(), total, dearest,
+             most.kernels, most.seconds, most.slowest_s, most.slowest);
 }
 
 // The kinds of device code that differ: one target of each, compiled in every configuration.
