@@ -27,7 +27,6 @@ namespace billfish::cpu {
 namespace {
 
 /// The hardware prefetcher stops at 4 KiB boundaries and starts anew in every panel; this bridges both.
-/// NTA: a weight is larger than any cache; its lines, once used, need not be written to the victim cache.
 inline constexpr int kPrefetchBytes = 8192;
 
 struct TileArgs {
@@ -100,11 +99,10 @@ void Tile(const TileArgs& a) {
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
-    if constexpr (kSource != Source::kKept) {
-      for (const uint8_t* p = w; p < code; p += kLine) {  // lines that the steps below, which count codes only, will skip
-        _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_NTA);
-      }
-    }
+    // Scales, zeros and codes are fetched as one stream, a little more than its share each step: a burst of scale lines costs 2% of
+    // bandwidth.
+    const uint8_t* fetch = w + kPrefetchBytes;
+    const size_t steps = size_t(chunks) * size_t(a.steps), fetch_step = size_t(code - w) / steps + kStepBytes;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       typename Codes::Chunk state[2] = {};
       if constexpr (kSource != Source::kKept) {
@@ -119,9 +117,10 @@ void Tile(const TileArgs& a) {
       }
       for (int step = 0; step < a.steps; ++step) {
         if constexpr (kSource != Source::kKept) {
-          Unrolled<2 * kUnits>([&]<int i>() __attribute__((always_inline)) {
-            _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetchBytes + i * kLine), _MM_HINT_NTA);
+          Unrolled<2 * kUnits + 1>([&]<int i>() __attribute__((always_inline)) {
+            _mm_prefetch(reinterpret_cast<const char*>(fetch + i * kLine), _MM_HINT_T0);
           });
+          fetch += fetch_step;
         }
         if constexpr (kSource != Source::kStream || Codes::kReady) {
           _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
