@@ -20,7 +20,7 @@
 //                    a2  s  9  e m 2 1 0      (word << 6) & 0x81c081c0
 //                    a3  s 14  e1 13  e0 m 11 10
 //                  so that a masked pair is bf16 value * 2^-126
-//   8-bit   [2 plane pairs][128 threads][2 planes] 8 bytes: a0 lo, a0 hi, a1 lo, ... a3 hi
+//   8-bit   [2 plane pairs][128 threads][2 planes] 8 bytes: a1 lo, a0 lo, a1 hi, a0 hi, a3 lo, a2 lo, a3 hi, a2 hi
 //   16-bit  [4 planes][128 threads] a0 a1 a2 a3, 16 bytes
 //
 // Scales of a unit follow the codes, by row r = 16 w + 8 h + q of the panel (q = 0..7), groups along k g = 0..unit_k/group-1:

@@ -29,7 +29,7 @@ inline uint32_t TileCode(const TileLayout& layout, const std::byte* block, int r
   const int plane = c / 16, in_plane = c % 16, upper = in_plane / 8, pair = in_plane % 8 / 2, half = in_plane % 2;
   const int thread = 32 * w + 4 * q + pair, j = h + 2 * upper;
   if (layout.code_bits() == 16) return Field(block, ((plane * 128 + thread) * 4 + j) * 2 + half, 2);
-  if (layout.code_bits() == 8) return Field(block, (plane / 2 * 128 + thread) * 16 + plane % 2 * 8 + j * 2 + half, 1);
+  if (layout.code_bits() == 8) return Field(block, (plane / 2 * 128 + thread) * 16 + plane % 2 * 8 + j / 2 * 4 + half * 2 + 1 - j % 2, 1);
   const uint32_t word = Field(block, thread * 4 + plane, 4);
   if (layout.codes == TileCodes::kInt4) return word >> (4 * j + 16 * half) & 15u;
   const uint32_t bits = word >> (16 * half);

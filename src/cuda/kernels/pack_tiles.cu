@@ -106,7 +106,8 @@ extern "C" __global__ void __launch_bounds__(128) pack_tiles(billfish::cuda::Pac
           const uint32_t pair = row.Nibbles(column);
           word |= layout.codes == TileCodes::kInt4 ? Int4Bits(pair, j) : E2M1Bits(pair, j);
         } else if (layout.code_bits() == 8) {
-          word |= row.Pair<uint8_t>(column) << (j % 2 * 16);
+          const uint32_t pair = row.Pair<uint8_t>(column);
+          word |= ((pair & 0xff) | pair >> 8 << 16) << (j % 2 == 0 ? 8 : 0);
           if (j % 2 == 1) words[((plane / 2 * kTileThreads + t) * 2 + plane % 2) * 2 + j / 2] = word, word = 0;
         } else {
           words[(plane * kTileThreads + t) * 4 + j] = row.Pair<uint16_t>(column);

@@ -20,7 +20,7 @@
 //   int4 fp16         1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
 //   e2m1 bf16         5 SHF + 6 LOP3 + 4 HMUL2                       = 15      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
 //   e2m1 fp16         6 SHF + 9 LOP3 + 4 HMUL2                       = 19      + 2 a group
-//   e4m3              4 PRMT + 4 SHF + 8 LOP3 + 4 HMUL2              = 20
+//   e4m3              6 SHF + 8 LOP3 + 4 HMUL2                       = 18      of which 4 SHF are left shifts, done by IMAD
 //   16 bit            0
 #pragma once
 
@@ -167,15 +167,17 @@ __device__ __forceinline__ void DecodeE2M1(uint32_t word, const RowScales& scale
 }
 
 /// s eeee mmm -> sign at 15 and eeee mmm below the exponent's top: value * 2^-120 (bf16) or * 2^-8 (fp16), subnormals included, since
-/// the fields mean the same there. The power of two puts it right.
+/// the fields mean the same there. The power of two puts it right. Even registers lie in the upper bytes of the halves, odd ones in the
+/// lower, so that shifts alone bring the fields into place.
 __device__ __forceinline__ void DecodeE4M3(const uint32_t words[2], uint32_t a[4]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const uint32_t upper = __byte_perm(words[j / 2], 0, j % 2 == 0 ? 0x1404u : 0x3424u);  // both codes in the upper bytes of the halves
+    const uint32_t word = words[j / 2];
+    const uint32_t signs = (j % 2 == 0 ? word : word << 8) & 0x80008000u;
     if constexpr (kHalf) {
-      a[j] = MultiplyPairs((upper & 0x80008000u) | ((upper >> 1) & 0x3f803f80u), 0x5c005c00u);  // 2^8
+      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 1 : word << 7) & 0x3f803f80u), 0x5c005c00u);  // 2^8
     } else {
-      a[j] = MultiplyPairs((upper & 0x80008000u) | ((upper >> 4) & 0x07f007f0u), 0x7b807b80u);  // 2^120
+      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 4 : word << 4) & 0x07f007f0u), 0x7b807b80u);  // 2^120
     }
   }
 }
