@@ -35,6 +35,12 @@ struct Options {
   std::string path;
   Execution execution;
   uint64_t seed = 1;
+  double tolerance = 0;  ///< 0 = that of the mode
+
+  double Allowed() const {
+    if (tolerance > 0) return tolerance;
+    return execution.ParsedMode() == Mode::kFast ? kFastTolerance : kExactTolerance;
+  }
 };
 
 struct Check {
@@ -129,7 +135,7 @@ Status CheckModule(const Checkpoint& checkpoint, const Options& options, Check& 
     AddExpert(plain, N, K, x.values.data() + e * kTokens * K, y.data() + e * kTokens * N, sums);
   }
   check.error = sums.definition > 0 ? std::sqrt(sums.difference / sums.definition) : std::sqrt(sums.difference);
-  check.ok = check.error <= (options.execution.ParsedMode() == Mode::kFast ? kFastTolerance : kExactTolerance);
+  check.ok = check.error <= options.Allowed();
   return {};
 }
 
@@ -194,7 +200,7 @@ Outcome Verify(const Options& options, bool json) {
     if (Interrupted())
       return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} matrices", checks.size(), modules->size()));
   }
-  const double tolerance = options.execution.ParsedMode() == Mode::kFast ? kFastTolerance : kExactTolerance;
+  const double tolerance = options.Allowed();
   if (json) {
     PrintJson(ToJson(checks, tolerance));
   } else {
@@ -213,6 +219,9 @@ void AddVerify(Program& program) {
   auto options = std::make_shared<Options>();
   verb->add_option("path", options->path, "A Hugging Face folder or one .safetensors file")->required();
   verb->add_option("--seed", options->seed, "Of the random activations")->capture_default_str();
+  verb->add_option("--tolerance", options->tolerance, "Largest relative error of a matrix; default 1e-6 exact, 1.05e-2 fast")
+      ->check(CLI::PositiveNumber)
+      ->type_name("X");
   AddExecution(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Verify(*options, program.json); }; });
 }

@@ -1,7 +1,10 @@
 // inspect, verify, quantize and dequantize on the model of this repository.
 #include <gmock/gmock.h>
 
+#include <limits>
+
 #include "cli/program.h"
+#include "support/checkpoint_folder.h"
 
 namespace billfish::cli_test {
 namespace {
@@ -66,6 +69,34 @@ TEST(Verify, FastModeIsLessExactButWithinItsOwnLimit) {
   const Json document = RunProgram({"verify", TinyModel(), "--mode", "fast", "--json"}).Document();
   EXPECT_TRUE(document["ok"].get<bool>());
   EXPECT_DOUBLE_EQ(document["tolerance"].get<double>(), 1.05e-2);
+}
+
+TEST(Verify, AMatrixBeyondTheToleranceIsNamedAndEndsWithExitCodeOne) {
+  const Finished run = RunProgram({"verify", TinyModel(), "--mode", "fast", "--tolerance", "1e-4"});
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_THAT(run.out, HasSubstr("WRONG, worst model.layers."));
+  EXPECT_THAT(run.out, HasSubstr("607 matrices agree with the definition within 1.00e-04"));
+  const Finished with_json = RunProgram({"verify", TinyModel(), "--mode", "fast", "--tolerance", "1e-4", "--json"});
+  EXPECT_EQ(with_json.exit_code, 1);
+  EXPECT_FALSE(with_json.Document()["ok"].get<bool>());
+}
+
+TEST(Verify, AWeightThatIsNoNumberIsWrong) {
+  const Scratch scratch;
+  test::SafetensorsBuilder builder;
+  std::vector<float> sound(8 * 32, 0.5f), spoiled = sound;
+  spoiled[70] = std::numeric_limits<float>::quiet_NaN();
+  const auto bytes = [](const std::vector<float>& values) {
+    const auto* begin = reinterpret_cast<const std::byte*>(values.data());
+    return std::vector<std::byte>(begin, begin + values.size() * sizeof(float));
+  };
+  builder.Add("good.weight", "F32", {8, 32}, bytes(sound));
+  builder.Add("bad.weight", "F32", {8, 32}, bytes(spoiled));
+  builder.Write(scratch / "model.safetensors");
+  const Finished run = RunProgram({"verify", scratch / "model.safetensors", "--activations", "f32"});
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_THAT(run.out, HasSubstr("1 WRONG, worst bad"));
+  EXPECT_THAT(run.out, HasSubstr("1 of 2 matrices agree"));
 }
 
 TEST(Verify, AKernelThatDoesNotExistIsNamed) {
