@@ -6,7 +6,9 @@
 #include "billfish/chat_template.h"  // messages -> prompt
 #include "billfish/checkpoint.h"     // Hugging Face folders and safetensors files
 #include "billfish/context.h"        // threads and scratch memory of a call
+#include "billfish/cuda.h"           // GPUs: memory, streams, graphs
 #include "billfish/generate.h"       // sampling, text, perplexity
+#include "billfish/kernels.h"        // GPU kernels: listing, compiling ahead, removing
 #include "billfish/limits.h"         // what this machine can do at most
 #include "billfish/linear.h"         // y = x . W^T
 #include "billfish/model.h"          // a whole language model

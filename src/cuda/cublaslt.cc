@@ -17,7 +17,8 @@ constexpr size_t kWorkspaceBytes = size_t{64} << 20;  // at most; 32 MB is what 
 
 Result<const CublasLtApi*> CublasLt() {
   static constexpr const char* kPackages[] = {"cu13", "cublas"};
-  static const Result<CublasLtApi> api = OpenCublasLt(LibraryCandidates("BILLFISH_CUBLASLT", VersionedNames("libcublasLt.so"), kPackages));
+  static const auto& api =
+      *new Result<CublasLtApi>(OpenCublasLt(LibraryCandidates("BILLFISH_CUBLASLT", VersionedNames("libcublasLt.so"), kPackages)));
   if (!api.ok()) return api.error();
   return &api.value();
 }

@@ -55,8 +55,8 @@ std::string Arch::Target() const {
 }
 
 Result<const GpuDevice*> GpuDevice::Get(int index) {
-  static std::mutex mutex;
-  static std::vector<std::unique_ptr<GpuDevice>> devices;
+  static auto& mutex = *new std::mutex;
+  static auto& devices = *new std::vector<std::unique_ptr<GpuDevice>>;
   const std::lock_guard lock(mutex);
   if (index >= 0 && static_cast<size_t>(index) < devices.size() && devices[static_cast<size_t>(index)] != nullptr) {
     return devices[static_cast<size_t>(index)].get();

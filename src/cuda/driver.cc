@@ -11,7 +11,8 @@
 namespace billfish::cuda {
 
 Result<const DriverApi*> Driver() {
-  static const Result<DriverApi> driver = OpenDriver("libcuda.so.1");
+  // Never destroyed, like everything here that lives as long as the process: a caller's static object may free its memory later.
+  static const auto& driver = *new Result<DriverApi>(OpenDriver("libcuda.so.1"));
   if (!driver.ok()) return driver.error();
   return &driver.value();
 }

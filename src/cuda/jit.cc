@@ -65,8 +65,8 @@ struct TableEntry {
 };
 
 std::shared_ptr<TableEntry> FindEntry(const std::string& key) {
-  static std::mutex mutex;
-  static std::map<std::string, std::shared_ptr<TableEntry>> table;
+  static auto& mutex = *new std::mutex;
+  static auto& table = *new std::map<std::string, std::shared_ptr<TableEntry>>;
   const std::lock_guard lock(mutex);
   std::shared_ptr<TableEntry>& entry = table[key];
   if (entry == nullptr) entry = std::make_shared<TableEntry>();
@@ -122,6 +122,7 @@ Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch) {
   }
   const std::vector<std::string> options = CompileOptions(spec, arch);
   std::vector<const char*> arguments;
+  arguments.reserve(options.size());
   for (const std::string& option : options) arguments.push_back(option.c_str());
   const NvrtcResult result = nvrtc->CompileProgram(program.handle, static_cast<int>(arguments.size()), arguments.data());
   CompiledKernel kernel;

@@ -148,6 +148,7 @@ Result<std::vector<GpuKernel>> BuildGpuKernels(const std::vector<std::string>& t
   BILLFISH_ASSIGN_OR_RETURN(const KernelCache cache, Cache());
   BILLFISH_ASSIGN_OR_RETURN(const std::vector<Job> jobs, Jobs(targets, name));
   std::vector<GpuKernel> kernels;
+  kernels.reserve(jobs.size());
   for (const Job& job : jobs) kernels.push_back(Describe(job.spec, job.arch));
   std::atomic<size_t> next{0};
   std::mutex mutex;

@@ -14,7 +14,7 @@ constexpr const char* kAdvice =
 }  // namespace
 
 Result<const NvrtcApi*> Nvrtc() {
-  static const Result<NvrtcApi> nvrtc = OpenNvrtc(NvrtcCandidates());
+  static const auto& nvrtc = *new Result<NvrtcApi>(OpenNvrtc(NvrtcCandidates()));
   if (!nvrtc.ok()) return nvrtc.error();
   return &nvrtc.value();
 }
