@@ -294,21 +294,30 @@ TEST(GroupedLinear, Int8ActivationsStayWithinTheirErrorBudget) {
 TEST(GroupedLinear, Int8ErrorOfManyGaussianProductsIsBelowFiveAndAHalfThousandths) {
   if (DetectCpu().tier < Tier::kAvx512Bf16) GTEST_SKIP() << "needs AVX-512 VNNI";
   for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(32, false)}) {
-    const PackedWeight weight = RandomWeight(scheme, 1, 128, 2048, 20);
-    const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false);
-    ASSERT_TRUE(outcome.has_value());
-    EXPECT_LE(outcome->relative_norm, 5.5e-3) << scheme.Name();
+    for (uint64_t seed = 20; seed < 24; ++seed) {
+      const PackedWeight weight = RandomWeight(scheme, 1, 128, 2048, seed);
+      const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false);
+      ASSERT_TRUE(outcome.has_value());
+      EXPECT_LE(outcome->relative_norm, 5.5e-3) << scheme.Name() << " seed " << seed;
+    }
   }
 }
 
-/// A block of 32 with an outlier 20 times larger has a step 20 times larger; how many blocks that is moves the result by a few per cent.
+/// A block of 32 with an outlier 20 times larger has a step 20 times larger. What those few blocks add differs from weight to weight by a
+/// few per cent, so the bound is one of the mean over weights, and a single one has a little more room.
 TEST(GroupedLinear, Int8ErrorWithOutlierChannelsIsAboutOneHundredth) {
   if (DetectCpu().tier < Tier::kAvx512Bf16) GTEST_SKIP() << "needs AVX-512 VNNI";
+  constexpr int kSeeds = 4;
   for (const QuantScheme& scheme : {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true)}) {
-    const PackedWeight weight = RandomWeight(scheme, 1, 128, 4096, 21);
-    const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false, true);
-    ASSERT_TRUE(outcome.has_value());
-    EXPECT_LE(outcome->relative_norm, 1.05e-2) << scheme.Name();
+    double squares = 0;
+    for (uint64_t seed = 21; seed < 21 + kSeeds; ++seed) {
+      const PackedWeight weight = RandomWeight(scheme, 1, 128, 4096, seed);
+      const Result<Outcome> outcome = RunCase(weight, 64, DType::kBF16, Precision::kInt8, "", 2, false, false, true);
+      ASSERT_TRUE(outcome.has_value());
+      EXPECT_LE(outcome->relative_norm, 1.1e-2) << scheme.Name() << " seed " << seed;
+      squares += outcome->relative_norm * outcome->relative_norm;
+    }
+    EXPECT_LE(std::sqrt(squares / kSeeds), 1.05e-2) << scheme.Name();
   }
 }
 
@@ -335,6 +344,28 @@ TEST(GroupedLinear, SlopeOfInt8ResultsIsOne) {
     square += double(exact->y[i]) * double(exact->y[i]);
   }
   EXPECT_NEAR(cross / square, 1.0, 2e-4);
+}
+
+// FNV-1a.
+uint64_t HashOf(std::span<const std::byte> bytes) {
+  uint64_t hash = 0xCBF29CE484222325;
+  for (const std::byte b : bytes) hash = (hash ^ uint64_t(b)) * 0x100000001B3;
+  return hash;
+}
+
+// Images are kept in files between runs. Where this test fails the form has changed: raise kVersion of cpu_weight.cc, so that older files
+// are packed anew, and write the new hashes here.
+TEST(CpuWeight, ThePackedFormIsThatOfItsVersion) {
+  struct Case {
+    QuantScheme scheme;
+    uint64_t hash;
+  };
+  for (const Case& c : {Case{schemes::kMxfp4, 10697558539408957959U}, Case{schemes::kNvfp4, 15876465694376359961U},
+                        Case{schemes::Int4(32, false), 10093686203163200545U}, Case{schemes::kFp8Block128, 12685057987762604327U},
+                        Case{schemes::kBf16, 363400450933518078U}}) {
+    const CpuWeight packed = *CpuWeight::Pack(RandomWeight(c.scheme, 2, 40, 160, 30), 2);
+    EXPECT_EQ(HashOf(packed.image()), c.hash) << c.scheme.Name();
+  }
 }
 
 TEST(GroupedLinear, ASmallWorkspaceIsRefusedWithBothSizes) {
