@@ -70,7 +70,7 @@ class Linear {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Rows of x grouped by expert, on a CPU (a GPU keeps its routing on the device: see MoeLayer): for expert e and row r in [offsets[e],
+/// Rows of x grouped by expert: for expert e and row r in [offsets[e],
 /// offsets[e+1]):
 ///   y[r,:] = W[e] . x[gather ? gather[r] : r, :] + bias[e]
 class GroupedLinear {
@@ -86,6 +86,8 @@ class GroupedLinear {
 
   /// x: [T,K]; offsets: E+1 ascending, offsets[0] = 0, offsets[E] = rows of y; gather: empty or one index 0..T-1 per row of y.
   /// An expert without rows is never read. Otherwise as Linear::Forward, with WorkspaceBytes(rows, T).
+  /// offsets and gather lie on the host: on a GPU the call sends them and waits for that, so it cannot be captured in a graph. MoeLayer,
+  /// whose routing stays on the device, can.
   Status Forward(ConstTensorView x, std::span<const int64_t> offsets, std::span<const int32_t> gather, TensorView y,
                  ExecContext& ctx) const;
 

@@ -5,6 +5,7 @@
 
 #include "backend/choice.h"
 #include "backend/cpu_kernel.h"
+#include "backend/cuda_grouped.h"
 #include "backend/cuda_linear.h"
 #include "backend/cuda_table.h"
 #include "backend/kernel.h"
@@ -57,7 +58,7 @@ Result<std::unique_ptr<Kernel>> MakeKernel(const Problem& problem, const PackedW
                                            std::string_view wanted) {
   if (problem.device.kind == Device::Kind::kCuda) {
     BILLFISH_ASSIGN_OR_RETURN(const std::vector<CudaRow> rows, CudaRowsFor(problem, wanted));
-    return MakeCudaLinear(problem, rows, weight, bias);
+    return (problem.op == Op::kLinear ? MakeCudaLinear : MakeCudaGrouped)(problem, rows, weight, bias);
   }
   BILLFISH_RETURN_IF_ERROR(CheckProblem(problem).WithContext(problem.ToString()));
   BILLFISH_RETURN_IF_ERROR(CheckName(wanted, "the kernel option"));

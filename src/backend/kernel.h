@@ -19,7 +19,7 @@ class CpuWeight;
 namespace billfish::backend {
 
 /// y[r,:] = W[e] . x[source ? source[r] : r, :] + bias[e] for r in [offsets[e], offsets[e+1]). Arguments are checked by the caller.
-/// On a GPU x, y and workspace are device memory, there are no offsets and no source, and the call is ordered on `stream`.
+/// On a GPU x, y and workspace are device memory, offsets and source stay on the host, and the call is ordered on `stream`.
 struct Call {
   ConstTensorView x;                 ///< [*, K], inner stride 1
   int64_t rows = 0;                  ///< rows of y

@@ -12,8 +12,10 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <span>
 
 #include "billfish/checkpoint.h"
+#include "billfish/cuda.h"
 #include "billfish/linear.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
@@ -43,6 +45,7 @@ struct Options {
   }
 };
 
+/// One matrix and one kernel.
 struct Check {
   std::string module, scheme, kernel;
   int64_t E = 1, N = 0, K = 0;
@@ -90,74 +93,146 @@ void AddExpert(const std::vector<float>& w, int64_t N, int64_t K, const double* 
   }
 }
 
-Status CheckModule(const Checkpoint& checkpoint, const Options& options, Check& check) {
-  const Result<PackedWeight> weight = checkpoint.LoadWeight(check.module);
+/// Device memory with the bytes of `host`.
+Result<DeviceBuffer> OnDevice(Device device, std::span<const std::byte> host) {
+  Result<DeviceBuffer> buffer = DeviceBuffer::Allocate(device, host.size());
+  if (!buffer) return buffer.error();
+  const auto count = static_cast<int64_t>(host.size());
+  const Status status =
+      CopyTensor(TensorView(buffer->data(), DType::kU8, {count}, device), ConstTensorView(host.data(), DType::kU8, {count}));
+  if (!status.ok()) return status;
+  return buffer;
+}
+
+/// y = the layer on x, wherever it runs; `name` receives its kernel.
+Status Multiply(const PackedWeight& weight, const LinearOptions& options, int threads, std::span<const std::byte> x,
+                std::span<const int64_t> offsets, std::span<float> y, std::string& name) {
+  const bool gpu = options.device.kind == Device::Kind::kCuda;
+  const int64_t rows = offsets.back(), N = weight.N(), K = weight.K();
+  DeviceBuffer device_x, device_y, scratch;
+  if (gpu) {
+    for (const auto& [buffer, bytes] : {std::pair(&device_x, x), std::pair(&device_y, std::as_bytes(y))}) {
+      Result<DeviceBuffer> made = OnDevice(options.device, bytes);
+      if (!made) return made.error();
+      *buffer = std::move(made).value();
+    }
+  }
+  Workspace workspace;
+  const auto reserve = [&](size_t bytes) -> Status {
+    if (!gpu) return workspace.Reserve(bytes);
+    Result<DeviceBuffer> made = DeviceBuffer::Allocate(options.device, std::max<size_t>(bytes, 256));
+    if (!made) return made.error();
+    scratch = std::move(made).value();
+    workspace = Workspace(scratch.span());
+    return {};
+  };
+  const ConstTensorView input(gpu ? device_x.data() : x.data(), options.activation, {rows, K}, options.device);
+  const TensorView output(gpu ? static_cast<void*>(device_y.data()) : y.data(), DType::kF32, {rows, N}, options.device);
+  ExecContext ctx{workspace, threads};
+  Status status;
+  if (weight.E() > 1) {
+    const Result<GroupedLinear> layer = GroupedLinear::Create(weight, options);
+    if (!layer) return layer.error();
+    name = layer->kernel();
+    status = reserve(layer->WorkspaceBytes(rows, rows));
+    if (status.ok()) status = layer->Forward(input, offsets, {}, output, ctx);
+  } else {
+    const Result<Linear> layer = Linear::Create(weight, options);
+    if (!layer) return layer.error();
+    name = layer->kernel();
+    status = reserve(layer->WorkspaceBytes(rows));
+    if (status.ok()) status = layer->Forward(input, output, ctx);
+  }
+  if (!status.ok() || !gpu) return status;
+  return CopyTensor(TensorView(y.data(), DType::kF32, {rows, N}), output);
+}
+
+/// The kernels to check: the one that runs on a CPU, every supported one on a GPU, where a layer takes them in turn.
+std::vector<std::string> KernelsOf(const PackedWeight& weight, const LinearOptions& options) {
+  if (options.device.kind == Device::Kind::kCpu || !options.kernel.empty()) return {options.kernel};
+  Problem problem;
+  problem.op = weight.E() > 1 ? Op::kGroupedLinear : Op::kLinear;
+  problem.scheme = weight.scheme();
+  problem.activation = options.activation;
+  problem.mode = options.mode;
+  problem.device = options.device;
+  problem.E = weight.E(), problem.N = weight.N(), problem.K = weight.K();
+  std::vector<std::string> kernels;
+  for (const Verdict& verdict : Explain(problem)) {
+    if (verdict.supported) kernels.emplace_back(verdict.kernel);
+  }
+  // None: let the layer say why.
+  if (kernels.empty()) kernels.emplace_back();
+  return kernels;
+}
+
+Status CheckModule(const Checkpoint& checkpoint, const Options& options, const std::string& module, std::vector<Check>& checks) {
+  const Result<PackedWeight> weight = checkpoint.LoadWeight(module);
   if (!weight) return weight.error();
-  const int64_t E = check.E = weight->E(), N = check.N = weight->N(), K = check.K = weight->K();
-  check.scheme = weight->scheme().Name();
+  const int64_t E = weight->E(), N = weight->N(), K = weight->K();
   const DType dtype = options.execution.Activations();
   std::mt19937_64 rng(options.seed);
   const Activations x = RandomActivations(E * kTokens * K, dtype, rng);
-  std::vector<float> y(static_cast<size_t>(E * kTokens * N));
   // Every expert gets kTokens rows of its own.
   std::vector<int64_t> offsets(static_cast<size_t>(E) + 1);
   for (size_t e = 0; e < offsets.size(); ++e) offsets[e] = static_cast<int64_t>(e) * kTokens;
+  LinearOptions linear_options;
+  linear_options.activation = dtype;
+  linear_options.mode = options.execution.ParsedMode();
+  linear_options.device = ParseDevice(options.execution.device);
+  linear_options.kernel = options.execution.kernel;
 
-  const LinearOptions linear_options{
-      .activation = dtype, .mode = options.execution.ParsedMode(), .kernel = options.execution.kernel, .bias = {}};
-  const ConstTensorView input(x.stored.data(), dtype, {E * kTokens, K});
-  const TensorView output(y.data(), DType::kF32, {E * kTokens, N});
-  Workspace workspace;
-  ExecContext ctx{workspace, options.execution.Threads()};
-  Status status;
-  if (E > 1) {
-    const Result<GroupedLinear> layer = GroupedLinear::Create(*weight, linear_options);
-    if (!layer) return layer.error();
-    check.kernel = layer->kernel();
-    status = workspace.Reserve(layer->WorkspaceBytes(E * kTokens, E * kTokens));
-    if (status.ok()) status = layer->Forward(input, offsets, {}, output, ctx);
-  } else {
-    const Result<Linear> layer = Linear::Create(*weight, linear_options);
-    if (!layer) return layer.error();
-    check.kernel = layer->kernel();
-    status = workspace.Reserve(layer->WorkspaceBytes(kTokens));
-    if (status.ok()) status = layer->Forward(input, output, ctx);
-  }
-  if (!status.ok()) return status;
-
-  Sums sums;
-  std::vector<float> plain(static_cast<size_t>(N * K));
-  for (int64_t e = 0; e < E; ++e) {
-    const Result<PackedWeight> expert = weight->Expert(e);
-    if (!expert) return expert.error();
-    status = expert->Dequantize(TensorView(plain.data(), DType::kF32, {N, K}));
+  for (const std::string& kernel : KernelsOf(*weight, linear_options)) {
+    Check check;
+    check.module = module;
+    check.scheme = weight->scheme().Name();
+    check.E = E, check.N = N, check.K = K;
+    linear_options.kernel = kernel;
+    std::vector<float> y(static_cast<size_t>(E * kTokens * N), NAN);
+    Status status = Multiply(*weight, linear_options, options.execution.Threads(), x.stored, offsets, y, check.kernel);
     if (!status.ok()) return status;
-    AddExpert(plain, N, K, x.values.data() + e * kTokens * K, y.data() + e * kTokens * N, sums);
+    Sums sums;
+    std::vector<float> plain(static_cast<size_t>(N * K));
+    for (int64_t e = 0; e < E; ++e) {
+      const Result<PackedWeight> expert = weight->Expert(e);
+      if (!expert) return expert.error();
+      status = expert->Dequantize(TensorView(plain.data(), DType::kF32, {N, K}));
+      if (!status.ok()) return status;
+      AddExpert(plain, N, K, x.values.data() + e * kTokens * K, y.data() + e * kTokens * N, sums);
+    }
+    check.error = sums.definition > 0 ? std::sqrt(sums.difference / sums.definition) : std::sqrt(sums.difference);
+    check.ok = check.error <= options.Allowed();
+    checks.push_back(std::move(check));
   }
-  check.error = sums.definition > 0 ? std::sqrt(sums.difference / sums.definition) : std::sqrt(sums.difference);
-  check.ok = check.error <= options.Allowed();
   return {};
 }
 
-/// One line for each kind of module: how many, and the worst.
+/// One line for each kind of module and kernel: how many, and the worst.
 void PrintText(const std::vector<Check>& checks, const std::vector<ModuleGroup>& groups, const std::map<std::string, size_t>& group_of,
                double tolerance) {
   Table table({{"module"}, {"count", Table::Align::kRight}, {"scheme"}, {"kernel"}, {"worst error", Table::Align::kRight}, {"verdict"}});
+  // Kernels in the order in which they appear.
+  std::vector<std::string> kernels;
+  for (const Check& check : checks) {
+    if (std::find(kernels.begin(), kernels.end(), check.kernel) == kernels.end()) kernels.push_back(check.kernel);
+  }
   for (size_t g = 0; g < groups.size(); ++g) {
-    const Check* worst = nullptr;
-    int64_t failures = 0;
-    for (const Check& check : checks) {
-      if (group_of.at(check.module) != g) continue;
-      failures += check.ok ? 0 : 1;
-      // A NaN error is the worst of all.
-      if (worst == nullptr || !(check.error <= worst->error)) worst = &check;
+    for (const std::string& kernel : kernels) {
+      const Check* worst = nullptr;
+      int64_t failures = 0;
+      for (const Check& check : checks) {
+        if (group_of.at(check.module) != g || check.kernel != kernel) continue;
+        failures += check.ok ? 0 : 1;
+        // A NaN error is the worst of all.
+        if (worst == nullptr || !(check.error <= worst->error)) worst = &check;
+      }
+      if (worst == nullptr) continue;
+      table.AddRow({groups[g].pattern, std::to_string(groups[g].count), worst->scheme, kernel, fmt::format("{:.2e}", worst->error),
+                    failures == 0 ? "ok" : fmt::format("{} WRONG, worst {}", failures, worst->module)});
     }
-    if (worst == nullptr) continue;
-    table.AddRow({groups[g].pattern, std::to_string(groups[g].count), worst->scheme, worst->kernel, fmt::format("{:.2e}", worst->error),
-                  failures == 0 ? "ok" : fmt::format("{} WRONG, worst {}", failures, worst->module)});
   }
   const auto failures = std::count_if(checks.begin(), checks.end(), [](const Check& check) { return !check.ok; });
-  Print("{}\n{} of {} matrices agree with the definition within {:.2e}\n", table.ToString(), static_cast<int64_t>(checks.size()) - failures,
+  Print("{}\n{} of {} checks agree with the definition within {:.2e}\n", table.ToString(), static_cast<int64_t>(checks.size()) - failures,
         checks.size(), tolerance);
 }
 
@@ -191,14 +266,11 @@ Outcome Verify(const Options& options, bool json) {
   CatchInterrupts();
   Progress progress("verify", "matrices");
   std::vector<Check> checks;
+  int64_t done = 0;
   for (const ModuleInfo& module : *modules) {
-    Check check;
-    check.module = module.name;
-    if (Status status = CheckModule(*checkpoint, options, check); !status.ok()) return status.WithContext(module.name);
-    checks.push_back(std::move(check));
-    progress.Update(static_cast<int64_t>(checks.size()), static_cast<int64_t>(modules->size()), module.name);
-    if (Interrupted())
-      return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} matrices", checks.size(), modules->size()));
+    if (Status status = CheckModule(*checkpoint, options, module.name, checks); !status.ok()) return status.WithContext(module.name);
+    progress.Update(++done, static_cast<int64_t>(modules->size()), module.name);
+    if (Interrupted()) return Status(ErrorCode::kCancelled, fmt::format("interrupted after {} of {} matrices", done, modules->size()));
   }
   const double tolerance = options.Allowed();
   if (json) {
@@ -215,6 +287,7 @@ void AddVerify(Program& program) {
   CLI::App* verb = AddVerb(program, "verify", "Check every matrix's kernel against the definition, on its real weights",
                            "  billfish verify models/tiny-moe-mxfp4\n"
                            "  billfish verify model.safetensors --mode fast --json\n"
+                           "  billfish verify models/tiny-moe-mxfp4 --device cuda\n"
                            "Exit code 1 says that at least one matrix is wrong.");
   auto options = std::make_shared<Options>();
   verb->add_option("path", options->path, "A Hugging Face folder or one .safetensors file")->required();
@@ -223,6 +296,7 @@ void AddVerify(Program& program) {
       ->check(CLI::PositiveNumber)
       ->type_name("X");
   AddExecution(verb, options->execution);
+  AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Verify(*options, program.json); }; });
 }
 

@@ -69,10 +69,6 @@ std::unique_ptr<Linear::Impl> Linear::Impl::For(const Problem& problem, size_t w
 
 Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWeight& weight, const LinearOptions& options) {
   if (weight.E() == 0) return Status(ErrorCode::kInvalidArgument, "the weight is empty; make one with FromParts, Quantize or LoadWeight");
-  if (op == Op::kGroupedLinear && options.device.kind == Device::Kind::kCuda) {
-    return Status(ErrorCode::kUnsupported,
-                  "a GroupedLinear was asked for on a GPU, where rows are sorted by expert on the device; use a MoeLayer");
-  }
   Problem problem;
   problem.op = op;
   problem.device = options.device;
@@ -172,9 +168,13 @@ Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::
   std::span<std::byte> memory = ctx.workspace.memory();
   if (device.kind == Device::Kind::kCuda) {
     if (kernel->WorkspaceBytes(rows, 1) > memory.size()) return WorkspaceTooSmall(layer, rows, memory.size());
+    // The offsets in 32 bits; they stay on the host, from where the kernel sends what it needs.
+    const std::vector<int32_t> narrow(offsets.begin(), offsets.end());
     backend::Call call;
     call.x = x;
     call.rows = rows;
+    call.offsets = narrow;
+    call.source = gather.empty() ? nullptr : gather.data();
     call.y = y;
     call.workspace = memory;
     call.stream = ctx.stream;
