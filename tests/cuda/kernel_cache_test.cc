@@ -173,7 +173,7 @@ TEST_F(KernelCacheTest, AReadOnlyFolderServesItsEntriesAndTakesNone) {
 
 TEST_F(KernelCacheTest, AWriterKilledAtAnyTimeLeavesNoBadEntry) {
   const KernelCache cache(folder_);
-  const size_t sizes[2] = {3000000, 2000000};
+  const size_t sizes[2] = {600000, 400000};
   for (int round = 0; round < 25; ++round) {
     const pid_t child = fork();
     if (child == 0) {
@@ -181,7 +181,9 @@ TEST_F(KernelCacheTest, AWriterKilledAtAnyTimeLeavesNoBadEntry) {
         if (!KernelCache(folder_).Write(kKey, Kernel(sizes[i % 2], static_cast<unsigned char>(i % 2))).ok()) _exit(1);
       }
     }
-    std::this_thread::sleep_for(milliseconds(3 + 4 * round));
+    std::this_thread::sleep_for(milliseconds(2 + 3 * round));
+    // The last one lives until it has published something.
+    for (int i = 0; round == 24 && !fs::exists(EntryPath(kKey)) && i < 3000; ++i) std::this_thread::sleep_for(milliseconds(10));
     ASSERT_EQ(kill(child, SIGKILL), 0);
     int result = 0;
     ASSERT_EQ(waitpid(child, &result, 0), child);
