@@ -13,8 +13,8 @@
 namespace billfish::cuda {
 namespace {
 
-constexpr int64_t kBandRows = 2048;  // of x: 16 MB at K = 4096, which stays in every L2
-constexpr std::array<int, 4> kSplits = {1, 2, 3, 4};
+constexpr int64_t kBandRows = 2048;                // of x: 16 MB at K = 4096, which stays in every L2
+constexpr std::array<int, 3> kSplits = {1, 2, 3};  // four gain nothing over three on an H200
 
 // Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 uint32_t SharedBytesOfSm(Arch arch) {
@@ -34,8 +34,8 @@ uint32_t SharedBytesOfSm(Arch arch) {
 uint32_t MostSharedBytes(Arch arch, int ctas) { return SharedBytesOfSm(arch) / static_cast<uint32_t>(ctas) - 2 * 1024; }
 
 uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
-  const int weight = (variant.out() / kPanelRows * layout.unit_bytes() + 1023) / 1024 * 1024;
-  return static_cast<uint32_t>(variant.tokens() * layout.unit_k() * 2 + weight);
+  const int weight = (variant.out() / kPanelRows * variant.units * layout.unit_bytes() + 1023) / 1024 * 1024;
+  return static_cast<uint32_t>(variant.tokens() * variant.units * layout.unit_k() * 2 + weight);
 }
 
 bool ScalesAccumulator(const TileLayout& layout) { return layout.scale_size() >= 2; }
@@ -91,13 +91,19 @@ struct Choice {
   int splits = 1;
 };
 
-// Cycles that an SM needs for one unit of K of a tile: what its schedulers issue, but not less than a step's latency.
-double StepCycles(const TileLayout& layout, const TileVariant& v) {
-  const double mma = 6.8, decode = layout.code_bits() == 16 ? 0 : layout.codes == TileCodes::kE2M1 ? 19 : layout.code_bits() == 8 ? 20 : 11;
-  const double scale = ScalesAccumulator(layout) ? 4.0 * v.m16 * v.n8 * 16 / layout.group : 0;
-  const double warp = v.m16 * v.n8 * mma + v.m16 * (decode + 2) + v.n8 + scale;
+// Cycles that a block alone on its SM needs for one unit of K. Constants fitted to an H200 (nvfp4 and int4, 32 to 4096 rows).
+double UnitCycles(const TileLayout& layout, const TileVariant& v) {
   const double k16 = layout.unit_k() / 16.0;
-  return std::max(k16 * warp * v.threads() / 128.0, 120.0 * k16);
+  if (v.wgmma) {
+    // The tensor cores take tokens / 2 cycles for 64 rows. A step costs latency as well, and so does the turn of a stage.
+    const double tensor = v.out() / 64.0 * v.tokens() / 2;
+    return k16 * std::max(60 + 0.8 * tensor, 1.35 * tensor) + 450.0 / v.units;
+  }
+  // MMAs and everything else take turns at issue.
+  const double decode = layout.code_bits() == 16 ? 0 : layout.codes == TileCodes::kE2M1 ? 19 : layout.code_bits() == 8 ? 20 : 11;
+  const double scale = ScalesAccumulator(layout) ? 4.0 * v.m16 * v.n8 * 16 / layout.group : 0;
+  const double warp = 9.0 * v.m16 * v.n8 + 1.3 * (v.m16 * (decode + 2) + v.n8 + scale);
+  return k16 * std::max(warp * v.threads() / 128.0, 200.0);
 }
 
 // The variant and split with the least estimated time. Depends on shapes and device only.
@@ -108,15 +114,16 @@ Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, in
     const TileVariant& v = variants[i];
     const int64_t tiles = DivideUp(form.panels * kPanelRows, v.out()) * DivideUp(M, v.tokens());
     for (const int splits : kSplits) {
-      // A cluster lies in one part of the chip; parts are not multiples of 3 or 4 SMs, so that some SMs stay idle.
-      if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits)) continue;
-      const int64_t slots = (splits > 2 ? gpu.sms * 9 / 10 : gpu.sms) * v.ctas_per_sm;
+      // A cluster lies in one part of the chip; parts are not multiples of three SMs, so that some SMs stay idle.
+      if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits * v.units)) continue;
+      const int64_t sms = splits > 2 ? gpu.sms * 88 / 100 : gpu.sms;
       const int64_t ctas = tiles * splits;
-      const double waves = static_cast<double>(DivideUp(ctas, slots));
-      // CTAs that share an SM slow each other down; a last wave that is not full has them alone.
-      const double sharing = std::min<double>(v.ctas_per_sm, static_cast<double>(DivideUp(ctas, gpu.sms)));
-      const double steps = static_cast<double>(DivideUp(form.units, splits));
-      const double time = waves * (sharing * steps * StepCycles(form.layout, v) + 4000 + (splits > 1 ? 3000 : 0));
+      const auto waves = static_cast<double>(DivideUp(ctas, sms * v.ctas_per_sm));
+      // Blocks that share an SM take turns, but hide each other's latency.
+      const auto sharing = static_cast<double>(std::min<int64_t>(v.ctas_per_sm, DivideUp(ctas, sms)));
+      const double slower = sharing > 1 ? 0.82 * sharing : 1;
+      const auto units = static_cast<double>(DivideUp(form.units, splits));
+      const double time = waves * (slower * units * UnitCycles(form.layout, v) + 1500) + (splits > 1 ? 5000 : 0);
       if (time < best_time) best_time = time, best = {i, splits};
     }
   }
@@ -125,15 +132,20 @@ Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, in
 
 }  // namespace
 
-std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, TileCores cores) {
+std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool grouped, TileCores cores) {
   // Two accumulator sets leave no room for 64 x 64 a warp.
   std::vector<TileVariant> variants;
   if (cores == TileCores::kBest && arch == Arch{9, 0}) {
-    variants = {{1, 4, 8, 1, 8, 2, true}, {1, 8, 8, 1, 6, 2, true}, {2, 16, 8, 1, 6, 1, true}};
+    // Two units of 64 columns halve what the turn of a stage costs.
+    const int units = layout.unit_k() == 64 && layout.code_bits() < 16 ? 2 : 1;
+    variants = {
+        {1, 4, 8, 1, 6, 2, true, units}, {1, 8, 8, 1, 6, 2, true, units}, {2, 16, 8, 1, 6, 1, true, ScalesAccumulator(layout) ? 1 : units}};
     // E2M1 with scales takes the most instructions to decode: four warpgroups hide more of them than two.
-    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true};
-    // FP8 blocks of 128: three stages of 256 x 128 spill.
-    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) variants.back() = {1, 16, 8, 1, 6, 1, true};
+    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true, units};
+    // FP8 blocks of 128: two accumulator sets and 256 x 128 spill.
+    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) variants.back() = {1, 16, 8, 1, 6, 1, true, units};
+    // Between 64 and 256 x 128, for matrices that give few tiles. Experts give enough.
+    if (!grouped && variants.back().out() > 128) variants.insert(variants.begin() + 2, {1, 16, 8, 1, 6, 1, true, units});
   } else if (ScalesAccumulator(layout) && layout.code_bits() == 8) {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 1}, {2, 8, 4, 2, 4, 1}};
   } else if (ScalesAccumulator(layout)) {
@@ -180,6 +192,7 @@ KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, b
                   {"BF_N8", number(v.n8)},
                   {"BF_WARPS_M", number(v.warps_m)},
                   {"BF_WARPS_N", number(v.warps_n)},
+                  {"BF_UNITS", number(v.units)},
                   {"BF_STAGES", number(v.stages)},
                   {"BF_MIN_CTAS", number(v.ctas_per_sm)},
                   {"BF_GROUPED", number(grouped)},
@@ -201,7 +214,7 @@ Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& w
   LinearTile tile;
   tile.device_ = &device;
   tile.weight_ = weight;
-  tile.variants_ = TileVariants(weight.form.layout, device.arch(), cores);
+  tile.variants_ = TileVariants(weight.form.layout, device.arch(), false, cores);
   for (const TileVariant& variant : tile.variants_) {
     const KernelSpec spec = TileSpec(weight.form.layout, variant, activation == DType::kF16, false, ActivationKind::kNone, device.arch());
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
@@ -250,7 +263,7 @@ Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView&
   tile.weight_ = weight;
   tile.gated_ = gated;
   if (activation != nullptr) tile.parameters_ = {activation->limit, activation->alpha, activation->beta};
-  tile.variants_ = TileVariants(weight.form.layout, device.arch(), cores);
+  tile.variants_ = TileVariants(weight.form.layout, device.arch(), true, cores);
   for (const TileVariant& variant : tile.variants_) {
     const KernelSpec spec = TileSpec(weight.form.layout, variant, x_dtype == DType::kF16, true, KindOf(activation), device.arch());
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
@@ -294,7 +307,7 @@ void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
       kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32};
   const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation,
                           TileCores cores = TileCores::kBest) {
-    for (const TileVariant& variant : TileVariants(layout, arch, cores)) {
+    for (const TileVariant& variant : TileVariants(layout, arch, grouped, cores)) {
       specs.push_back(TileSpec(layout, variant, half, grouped, activation, arch));
     }
   };

@@ -36,9 +36,10 @@ enum class TileCores : uint8_t { kBest, kMmaSync };
 struct TileVariant {
   int m16, n8;  ///< blocks of 16 packed rows and of 8 tokens of a warp
   int warps_m, warps_n;
-  int stages;          ///< units of K in shared memory
+  int stages;          ///< steps of K in shared memory
   int ctas_per_sm;     ///< that the registers and shared memory must allow
   bool wgmma = false;  ///< w4a16_linear_tile_sm90a.cu; else w4a16_linear_tile_sm80.cu
+  int units = 1;       ///< of K in a stage
 
   constexpr int out() const { return 16 * m16 * warps_m; }
   constexpr int tokens() const { return 8 * n8 * warps_n; }
@@ -100,9 +101,8 @@ class GroupedTile {
   std::vector<LoadedKernel> kernels_;  ///< one a variant
 };
 
-/// What a layout's kernels look like on a device of this architecture, by rising token tile. Dense and grouped, the same token tiles for
-/// every layout.
-std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, TileCores cores);
+/// What a layout's kernels look like on a device of this architecture, by rising token tile: the same token tiles for every layout.
+std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool grouped, TileCores cores);
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& variant, bool half, bool grouped, ActivationKind activation, Arch arch);
 /// Dynamic shared memory of a launch; more when K is split.
 uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& variant, bool gated, int splits);

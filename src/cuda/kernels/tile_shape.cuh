@@ -1,8 +1,8 @@
 // The tiles of a tile kernel: their size by its macros, and which of them each block computes. A tile is kOut packed rows x kTokens rows of
 // x.
 //
-// Macros: BF_M16, BF_N8 blocks of 16 packed rows and of 8 tokens that a warp sums; BF_WARPS_M, BF_WARPS_N; BF_STAGES units of K in shared
-// memory; BF_GROUPED; BF_ACTIVATION (-1 none).
+// Macros: BF_M16, BF_N8 blocks of 16 packed rows and of 8 tokens that a warp sums; BF_WARPS_M, BF_WARPS_N; BF_STAGES stages of
+// BF_UNITS units of K in shared memory; BF_GROUPED; BF_ACTIVATION (-1 none).
 #pragma once
 
 #include "cuda/kernels/weight.cuh"
@@ -14,10 +14,10 @@ inline constexpr int kM16 = BF_M16, kN8 = BF_N8, kWarpsM = BF_WARPS_M, kWarpsN =
 inline constexpr int kThreads = 32 * kWarpsM * kWarpsN;
 inline constexpr int kOut = 16 * kM16 * kWarpsM, kTokens = 8 * kN8 * kWarpsN;
 inline constexpr int kTilePanels = kOut / kPanelRows;
-inline constexpr int kUnitK = kLayout.unit_k(), kBlocks = kUnitK / kBlockK;
+inline constexpr int kStageUnits = BF_UNITS, kStageK = kStageUnits * kLayout.unit_k(), kBlocks = kStageK / kBlockK;
 inline constexpr int kUnitBytes = kLayout.unit_bytes();
 inline constexpr int kXBlockBytes = kTokens * kBlockK * 2;
-inline constexpr int kWeightBytes = (kTilePanels * kUnitBytes + 1023) / 1024 * 1024;  // the swizzle of x goes by the address
+inline constexpr int kWeightBytes = (kTilePanels * kStageUnits * kUnitBytes + 1023) / 1024 * 1024;  // the swizzle of x goes by the address
 inline constexpr int kStageBytes = kBlocks * kXBlockBytes + kWeightBytes;
 inline constexpr ActivationKind kActivation = static_cast<ActivationKind>(BF_ACTIVATION);
 inline constexpr bool kGated = IsGated(kActivation);
@@ -30,19 +30,19 @@ struct Tile {
   int first_row;  // of y
   int rows;
   int expert;
-  int first_unit, end_unit;
+  int first_step, end_step;  // of K, kStageK columns each
 };
 
 /// Calls run(tile) for every tile of this block.
 template <class Run>
 __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Run& run) {
   const int packed_rows = args.panels * kPanelRows;
-  const int out_tiles = (packed_rows + kOut - 1) / kOut;
+  const int out_tiles = (packed_rows + kOut - 1) / kOut, steps = (args.units + kStageUnits - 1) / kStageUnits;
 #if BF_GROUPED
   const int64_t tiles = static_cast<int64_t>(*args.work_count) * out_tiles;
   for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
     const TileWork work = args.work[t / out_tiles];
-    run(Tile{static_cast<int>(t % out_tiles) * kOut, work.first_row, work.rows, work.expert, 0, args.units});
+    run(Tile{static_cast<int>(t % out_tiles) * kOut, work.first_row, work.rows, work.expert, 0, steps});
   }
 #else
   // Bands of token tiles: within one, the x rows stay in L2 while the weight streams by once.
@@ -52,8 +52,8 @@ __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Ru
   const int band = min(args.band, token_tiles - first_token_tile), inside = t - first_token_tile * out_tiles;
   const int first_row = (first_token_tile + inside % band) * kTokens;
   run(Tile{inside / band * kOut, first_row, min(kTokens, args.M - first_row), 0,
-           static_cast<int>(static_cast<int64_t>(args.units) * split / args.splits),
-           static_cast<int>(static_cast<int64_t>(args.units) * (split + 1) / args.splits)});
+           static_cast<int>(static_cast<int64_t>(steps) * split / args.splits),
+           static_cast<int>(static_cast<int64_t>(steps) * (split + 1) / args.splits)});
 #endif
 }
 

@@ -30,6 +30,8 @@ __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t* r) {
                : "memory");
 }
 
+static_assert(kStageUnits == 1);
+
 class TileKernel {
  public:
   __device__ TileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows)
@@ -42,11 +44,11 @@ class TileKernel {
 
   __device__ void Run(const Tile& tile) {
     copy_.FindRows(tile);
-    const TileCopy::Sources from = copy_.FindSources(tile);
-    const int steps = tile.end_unit - tile.first_unit;
+    const TileCopy<true>::Sources from = copy_.FindSources(tile);
+    const int steps = tile.end_step - tile.first_step;
 #pragma unroll 1
     for (int s = 0; s < kStages - 1; ++s) {
-      if (s < steps) copy_.CopyStage(tile, from, tile.first_unit + s, s);
+      if (s < steps) copy_.CopyStage(tile, from, tile.first_step + s, s);
       CommitCopies();
     }
     WaitCopies<kStages - 2>();
@@ -58,13 +60,13 @@ class TileKernel {
     int stage = 0;
     for (int step = 0; step < steps; ++step) {
       const int next = stage == kStages - 1 ? 0 : stage + 1, free = stage == 0 ? kStages - 1 : stage - 1;
-      const int unit = tile.first_unit + step + kStages - 1;
-      const bool wanted = unit < tile.end_unit, plain = wanted && copy_.IsPlain(unit);
-      if (wanted && !plain) copy_.CopyStage(tile, from, unit, free);
+      const int ahead = tile.first_step + step + kStages - 1;
+      const bool wanted = ahead < tile.end_step, plain = wanted && copy_.IsPlain(ahead);
+      if (wanted && !plain) copy_.CopyStage(tile, from, ahead, free);
       MultiplyStage(
           operands, shared_ + stage * kStageBytes, shared_ + next * kStageBytes, sum,
           [&](int element) {
-            if (plain) copy_.CopyPart<(kSteps - 1) * kM16>(from, unit, free, element);
+            if (plain) copy_.CopyPart<(kSteps - 1) * kM16>(from, ahead, free, element);
           },
           [] {
             CommitCopies();
@@ -177,7 +179,7 @@ class TileKernel {
     }
   }
 
-  TileCopy copy_;
+  TileCopy<true> copy_;
   uint8_t* shared_;
   int lane_, warp_m_, warp_n_;
   TileStore<16> store_;

@@ -37,11 +37,11 @@ class GroupTileKernel {
 
   __device__ void Run(const Tile& tile) {
     copy_.FindRows(tile);
-    const TileCopy::Sources from = copy_.FindSources(tile);
-    const int steps = tile.end_unit - tile.first_unit;
+    const TileCopy<false>::Sources from = copy_.FindSources(tile);
+    const int steps = tile.end_step - tile.first_step;
 #pragma unroll 1
     for (int s = 0; s < kStages - 2; ++s) {
-      if (s < steps) copy_.CopyStage(tile, from, tile.first_unit + s, s);
+      if (s < steps) copy_.CopyStage(tile, from, tile.first_step + s, s);
       CommitCopies();
     }
 
@@ -53,10 +53,10 @@ class GroupTileKernel {
     int stage = 0;
     for (int step = 0; step < steps; ++step) {
       const int next = stage == kStages - 1 ? 0 : stage + 1;
-      const int unit = tile.first_unit + step + kStages - 2;
+      const int ahead = tile.first_step + step + kStages - 2;
       const int free = stage + kStages - 2 < kStages ? stage + kStages - 2 : stage - 2;
       MultiplyStage(operands, shared_ + stage * kStageBytes, shared_ + next * kStageBytes, sum, [&] {
-        if (unit < tile.end_unit) copy_.CopyStage(tile, from, unit, free);
+        if (ahead < tile.end_step) copy_.CopyStage(tile, from, ahead, free);
         CommitCopies();
       });
       stage = next;
@@ -67,7 +67,7 @@ class GroupTileKernel {
   }
 
  private:
-  static constexpr int kSteps = kBlocks * kPlanes;  // k16 steps of a stage
+  static constexpr int kUnitSteps = kLayout.unit_k() / 16, kSteps = kStageUnits * kUnitSteps;  // k16 steps
 
   // An element is a block of rows and a step, blocks outside; or, where blocks share an accumulator's life, a step of all blocks.
   static constexpr int kParts = kScaleOnAccumulator ? kM16 : 1, kTogether = kM16 / kParts;
@@ -92,18 +92,18 @@ class GroupTileKernel {
     const int first = element / kSteps, step = element % kSteps;
 #pragma unroll
     for (int t = 0; t < kTogether; ++t) {
-      const uint8_t* unit = stage + kBlocks * kXBlockBytes + (group_ * kM16 + first + t) * kUnitBytes;
-      if (step == 0) o.scales[t] = LoadRowScales(unit, warp_, lane_ / 4);
+      const uint8_t* unit = stage + kBlocks * kXBlockBytes + ((group_ * kM16 + first + t) * kStageUnits + step / kUnitSteps) * kUnitBytes;
+      if (step % kUnitSteps == 0) o.scales[t] = LoadRowScales(unit, warp_, lane_ / 4);
       if (step % kStepsPerLoad != 0) continue;
       const int load = step % kPlanes / kStepsPerLoad;
-      const uint8_t* block = unit + step / kPlanes * kLayout.block_bytes();
+      const uint8_t* block = unit + step % kUnitSteps / kPlanes * kLayout.block_bytes();
       const uint4 v = *reinterpret_cast<const uint4*>(block + (load * kTileThreads + warp_ * 32 + lane_) * 16);
       uint32_t* words = o.words[t] + 4 * load;
       words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
     }
   }
   __device__ __forceinline__ static void Decode(Operands& o, int element, int buffer) {
-    const int step = element % kSteps;
+    const int step = element % kUnitSteps;
 #pragma unroll
     for (int t = 0; t < kTogether; ++t) DecodePlane(o.words[t], o.scales[t], step / kPlanes, step % kPlanes, o.a[buffer][t]);
   }
@@ -132,7 +132,9 @@ class GroupTileKernel {
       if (e > 0 && !(kScaleOnAccumulator && s % kGroupSteps == 0)) WaitMma<1>();  // the next decode takes the registers of the wgmma before
       if (last) Arrive();
       float low = 0, high = 0;
-      if (end_of_group) low = AccumulatorScale(o.scales[0], 0, s / kGroupSteps), high = AccumulatorScale(o.scales[0], 1, s / kGroupSteps);
+      if (end_of_group)
+        low = AccumulatorScale(o.scales[0], 0, s % kUnitSteps / kGroupSteps),
+        high = AccumulatorScale(o.scales[0], 1, s % kUnitSteps / kGroupSteps);
       Load(o, last ? next : stage, last ? 0 : e + 1);
       Decode(o, last ? 0 : e + 1, (e + 1) % 2);
       if (last || end_of_group) WaitMma<0>();
@@ -147,7 +149,7 @@ class GroupTileKernel {
     }
   }
 
-  TileCopy copy_;
+  TileCopy<false> copy_;
   uint8_t* shared_;
   int lane_, warp_, group_;
   TileStore<kPanelRows> store_;
