@@ -43,7 +43,7 @@ class Meter {
   double budget_s_;
 };
 
-/// How many copies of a weight of `bytes` make more than every cache of this machine together: at least 190 MB, at least 2.
+/// How many copies of a weight of `bytes` make more than every cache of this machine together: at least 512 MB, at least 2.
 int64_t CopiesOf(size_t bytes);
 
 }  // namespace billfish::bench

@@ -27,6 +27,7 @@ namespace billfish::cpu {
 namespace {
 
 /// The hardware prefetcher stops at 4 KiB boundaries and starts anew in every panel; this bridges both.
+/// NTA: a weight is larger than any cache; its lines, once used, need not be written to the victim cache.
 inline constexpr int kPrefetchBytes = 8192;
 
 struct TileArgs {
@@ -118,7 +119,7 @@ void Tile(const TileArgs& a) {
       for (int step = 0; step < a.steps; ++step) {
         if constexpr (kSource != Source::kKept) {
           Unrolled<2 * kUnits + 1>([&]<int i>() __attribute__((always_inline)) {
-            _mm_prefetch(reinterpret_cast<const char*>(fetch + i * kLine), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(fetch + i * kLine), _MM_HINT_NTA);
           });
           fetch += fetch_step;
         }
