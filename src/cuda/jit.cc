@@ -142,9 +142,13 @@ Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch) {
     return Status(ErrorCode::kCompile, fmt::format("the kernel {} compiled for {}, but NVRTC {} does not hand it out", spec.function,
                                                    arch.Target(), nvrtc->version()));
   }
+  ReadReport(kernel);
+  return kernel;
+}
+
+void ReadReport(CompiledKernel& kernel) {
   kernel.registers = NumberBefore(kernel.log, " registers");
   kernel.spill_bytes = NumberBefore(kernel.log, " bytes spill stores") + NumberBefore(kernel.log, " bytes spill loads");
-  return kernel;
 }
 
 Status CheckHot(const KernelSpec& spec, const CompiledKernel& kernel) {

@@ -40,6 +40,9 @@ struct CompiledKernel {
 /// target), kCompile (with the compiler's log).
 Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch);
 
+/// Fills registers and spill_bytes from the assembler's report in the log.
+void ReadReport(CompiledKernel& kernel);
+
 /// For hot specs kCompile, with the compiler's log, if it spilled, ignored a setmaxnreg or serialised wgmma; else ok. The tests hold every
 /// spec to it on the compiler of the release; another NVRTC's worse code still runs.
 Status CheckHot(const KernelSpec& spec, const CompiledKernel& kernel);

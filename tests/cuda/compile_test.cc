@@ -175,6 +175,17 @@ TEST(CompileKernel, ReportsRegisters) {
   EXPECT_EQ(kernel.value().spill_bytes, 0);
 }
 
+TEST(CompileKernel, ReadsSpillsFromTheReport) {
+  CompiledKernel kernel;
+  kernel.log =
+      "ptxas info    : Function properties for attention\n"
+      "ptxas         .     96 bytes stack frame, 40 bytes spill stores, 56 bytes spill loads\n"
+      "ptxas info    : Used 128 registers, used 1 barriers, 96 bytes cumulative stack size, 512 bytes smem";
+  ReadReport(kernel);
+  EXPECT_EQ(kernel.registers, 128);
+  EXPECT_EQ(kernel.spill_bytes, 96);
+}
+
 TEST(CheckHot, RefusesWhatCostsSpeedInHotKernelsOnly) {
   KernelSpec spec{.file = "a.cu", .function = "a", .hot = true};
   CompiledKernel kernel;
