@@ -33,7 +33,7 @@ struct RopeArgs {
   const float* qkv = nullptr;      ///< [T][heads + 2 kv_heads][D]
   const float* q_norm = nullptr;   ///< [D] or null
   const float* k_norm = nullptr;   ///< [D] or null
-  const float* cosines = nullptr;  ///< [capacity][rotated / 2], attention factor included
+  const float* cosines = nullptr;  ///< [capacity][D / 2], attention factor included
   const float* sines = nullptr;    ///< likewise
   const int32_t* position = nullptr;
   uint16_t* q = nullptr;       ///< [T][heads][D]
@@ -41,13 +41,16 @@ struct RopeArgs {
   uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
   int64_t capacity = 0;
   float eps = 0;
-  int32_t T = 0, heads = 0, kv_heads = 0, D = 0, rotated = 0;
+  int32_t T = 0, heads = 0, kv_heads = 0, D = 0;
 };
 
 /// Parts of a sequence that blocks of the decode kernel share: a number of its own, so that a result does not depend on the GPU.
 inline constexpr int kDecodeSplits = 32;
 /// Query heads of one kv head that a block handles: the rows of a tensor-core step.
 inline constexpr int kAttentionRows = 16;
+/// Warps of a block of the prefill kernel, 16 rows each: as many as the registers of an SM hold at least twice for short heads, and one
+/// large block that shares its keys among more rows for long ones.
+BILLFISH_HD constexpr int PrefillWarps(int D) { return D <= 64 ? 4 : 8; }
 /// Keys of a step of either kernel.
 inline constexpr int kAttentionKeys = 64;
 
@@ -87,18 +90,22 @@ struct SwigluArgs {
   int32_t T = 0, I = 0;
 };
 
+/// What a LinearPlainArgs::weight holds.
+enum class PlainType : int { kF32 = 0, kF16 = 1, kBF16 = 2 };
+
 /// y[m] = x[m] . weight^T + bias, in fp32.
 struct LinearPlainArgs {
   const uint16_t* x = nullptr;   ///< [M][x_stride] bf16
-  const void* weight = nullptr;  ///< [N][K] of fp32 or fp16
+  const void* weight = nullptr;  ///< [N][K]
   const float* bias = nullptr;   ///< [N] or null
   float* y = nullptr;            ///< [M][y_stride]
   int64_t x_stride = 0, y_stride = 0;
-  int32_t weight_f32 = 0;
+  PlainType type = PlainType::kF32;
+  int32_t shares = 1;  ///< warps that divide k among them: 1 or 8; set by the launch
   int32_t M = 0, N = 0, K = 0;
 };
 
-inline constexpr int kArgmaxBlocks = 64;
+inline constexpr int kArgmaxBlocks = 128;
 
 /// id = the place of the largest value, the first among equals; not-a-number only if all are, then 0.
 struct ArgmaxArgs {

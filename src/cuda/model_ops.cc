@@ -11,8 +11,7 @@ namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kMostHeadDim = 256;
-constexpr int kAttentionThreads = 128;
-constexpr int kPrefillRows = 64;
+constexpr int kDecodeThreads = 128;
 
 KernelSpec Plain(const char* name) { return {.file = fmt::format("{}.cu", name), .function = name}; }
 
@@ -59,7 +58,7 @@ Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
 }
 
 Status ModelOps::Embedding(const EmbeddingArgs& args, CUstream stream) const {
-  return LaunchOne(embedding_, {.grid_x = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
+  return LaunchOne(embedding_, {.grid_x = Blocks(args.H, 1024), .grid_y = static_cast<uint32_t>(args.T), .threads = 256}, args, stream);
 }
 
 Status ModelOps::RmsNorm(const RmsNormArgs& args, CUstream stream) const {
@@ -79,15 +78,16 @@ Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
 Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) const {
   const LaunchShape shape{.grid_x = kDecodeSplits,
                           .grid_y = static_cast<uint32_t>(DecodeTiles(args.heads, args.kv_heads)),
-                          .threads = kAttentionThreads,
+                          .threads = kDecodeThreads,
                           .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
   return LaunchOne(attention_decode_, shape, args, stream);
 }
 
 Status ModelOps::AttentionPrefill(const AttentionArgs& args, CUstream stream) const {
-  const LaunchShape shape{.grid_x = Blocks(int64_t{args.T} * (args.heads / args.kv_heads), kPrefillRows),
+  const int warps = PrefillWarps(head_dim_);
+  const LaunchShape shape{.grid_x = Blocks(int64_t{args.T} * (args.heads / args.kv_heads), int64_t{warps} * kAttentionRows),
                           .grid_y = static_cast<uint32_t>(args.kv_heads),
-                          .threads = kAttentionThreads,
+                          .threads = static_cast<uint32_t>(32 * warps),
                           .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
   return LaunchOne(attention_prefill_, shape, args, stream);
 }
@@ -107,8 +107,11 @@ Result<LinearPlain> LinearPlain::Create(const GpuDevice& device) {
 }
 
 Status LinearPlain::Run(const LinearPlainArgs& args, CUstream stream) const {
-  constexpr int64_t kWarps = 8, kRows = 4;
-  return LaunchOne(kernel_, {.grid_x = Blocks(args.N, kWarps), .grid_y = Blocks(args.M, kRows), .threads = 32 * kWarps}, args, stream);
+  constexpr int64_t kWarps = 8, kRows = 4, kFewOutputs = 1024;
+  LinearPlainArgs shared = args;
+  shared.shares = args.N <= kFewOutputs ? kWarps : 1;
+  const LaunchShape shape{.grid_x = Blocks(args.N, kWarps / shared.shares), .grid_y = Blocks(args.M, kRows), .threads = 32 * kWarps};
+  return LaunchOne(kernel_, shape, shared, stream);
 }
 
 void AppendModelOpsSpecs(Arch, std::vector<KernelSpec>& specs) {

@@ -34,7 +34,7 @@ class ModelOps {
   LoadedKernel embedding_, rms_norm_, rope_, attention_decode_, attention_prefill_, swiglu_, argmax_;
 };
 
-/// One matrix of fp32 or fp16, see LinearPlainArgs.
+/// One matrix of fp32, fp16 or bf16, see LinearPlainArgs.
 class LinearPlain {
  public:
   static Result<LinearPlain> Create(const GpuDevice& device);

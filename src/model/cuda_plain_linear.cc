@@ -8,7 +8,9 @@ Result<CudaPlainLinear> CudaPlainLinear::Create(const PackedWeight& weight, std:
   BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(device.index));
   CudaPlainLinear linear;
   BILLFISH_ASSIGN_OR_RETURN(linear.kernel_, cuda::LinearPlain::Create(*gpu));
-  linear.f32_ = weight.scheme().codes == CodeBook::kF32;
+  linear.type_ = weight.scheme().codes == CodeBook::kF32   ? cuda::PlainType::kF32
+                 : weight.scheme().codes == CodeBook::kF16 ? cuda::PlainType::kF16
+                                                           : cuda::PlainType::kBF16;
   linear.N_ = weight.N();
   linear.K_ = weight.K();
   const Bytes& codes = weight.parts().codes;
@@ -31,7 +33,7 @@ Status CudaPlainLinear::Forward(ConstTensorView x, TensorView y, CudaStream stre
   args.y = y.as<float>();
   args.x_stride = x.stride(0);
   args.y_stride = y.stride(0);
-  args.weight_f32 = f32_ ? 1 : 0;
+  args.type = type_;
   args.M = static_cast<int32_t>(x.dim(0));
   args.N = static_cast<int32_t>(N_);
   args.K = static_cast<int32_t>(K_);

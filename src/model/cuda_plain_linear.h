@@ -1,4 +1,5 @@
-// A matrix on a GPU that the checkpoint keeps in fp32 or fp16, for bf16 activations: what Linear refuses because no tensor core takes it.
+// A matrix on a GPU as the checkpoint stores it, for bf16 activations: fp32 and fp16, which Linear refuses because no tensor core takes
+// them beside bf16, and few rows of x by a small bf16 matrix (a router), where Linear's kernels would leave most of the GPU idle.
 #pragma once
 
 #include "billfish/context.h"
@@ -11,8 +12,11 @@ namespace billfish::model {
 
 class CudaPlainLinear {
  public:
-  /// Whether the scheme is one of the two.
-  static bool Takes(const QuantScheme& scheme) { return scheme.codes == CodeBook::kF32 || scheme.codes == CodeBook::kF16; }
+  /// Whether Linear has no kernel for the scheme and this class has.
+  static bool Replaces(const QuantScheme& scheme) { return scheme.codes == CodeBook::kF32 || scheme.codes == CodeBook::kF16; }
+  /// Whether calls of up to kFewRows rows should run here rather than by Linear.
+  static bool HelpsFewRows(const PackedWeight& weight) { return weight.scheme().codes == CodeBook::kBF16 && weight.N() <= 512; }
+  static constexpr int64_t kFewRows = 8;
 
   /// Uploads the weight, which may be dropped afterwards. bias: empty or [N].
   static Result<CudaPlainLinear> Create(const PackedWeight& weight, std::span<const float> bias, Device device);
@@ -29,7 +33,7 @@ class CudaPlainLinear {
  private:
   cuda::LinearPlain kernel_;
   DeviceBuffer weight_, bias_;
-  bool f32_ = false;
+  cuda::PlainType type_ = cuda::PlainType::kF32;
   int64_t N_ = 0, K_ = 0;
 };
 

@@ -84,7 +84,6 @@ Status CudaRunner::Call::Attend(const Layer& layer, const LayerVectors& vectors,
   rope.heads = Int(config_.heads);
   rope.kv_heads = Int(config_.kv_heads);
   rope.D = Int(D);
-  rope.rotated = Int(config_.rope.dim);
   BILLFISH_RETURN_IF_ERROR(runner_.ops_.Rope(rope, stream_));
   cuda::AttentionArgs attention;
   attention.q = s_.q;
@@ -159,6 +158,10 @@ Result<std::unique_ptr<CudaRunner>> CudaRunner::Create(LoadedModel& model, std::
     return Status(ErrorCode::kUnsupported,
                   fmt::format("the model's keys have {} values a head and its values {}; attention on a GPU takes equal numbers",
                               config.head_dim, config.v_head_dim));
+  }
+  if (config.head_dim != config.rope.dim) {
+    return Status(ErrorCode::kUnsupported, fmt::format("the model rotates {} of a head's {} values; on a GPU it must be all of them",
+                                                       config.rope.dim, config.head_dim));
   }
   BILLFISH_ASSIGN_OR_RETURN(runner->gpu_, cuda::GpuDevice::Get(device.index));
   BILLFISH_ASSIGN_OR_RETURN(runner->ops_, cuda::ModelOps::Create(*runner->gpu_, config.head_dim));

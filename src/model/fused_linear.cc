@@ -59,15 +59,21 @@ Result<FusedLinear> FusedLinear::Create(const std::string& name, std::vector<Par
   }
   FusedLinear fused;
   for (const Part& part : parts) {
-    if (options.device.kind == Device::Kind::kCuda && CudaPlainLinear::Takes(part.weight.scheme())) {
-      Result<CudaPlainLinear> plain = CudaPlainLinear::Create(part.weight, part.bias, options.device);
-      if (!plain.ok()) return plain.error().WithContext(part.name);
+    std::optional<CudaPlainLinear> plain;
+    const bool replaces = CudaPlainLinear::Replaces(part.weight.scheme());
+    if (options.device.kind == Device::Kind::kCuda && (replaces || CudaPlainLinear::HelpsFewRows(part.weight))) {
+      Result<CudaPlainLinear> made = CudaPlainLinear::Create(part.weight, part.bias, options.device);
+      if (!made.ok()) return made.error().WithContext(part.name);
+      plain = std::move(*made);
+    }
+    if (plain && replaces) {
       fused.n_ += part.N;
-      fused.pieces_.push_back({part.name, {}, std::move(*plain), part.weight.scheme().Name()});
+      fused.pieces_.push_back({part.name, std::nullopt, std::move(plain), part.weight.scheme().Name()});
       continue;
     }
     BILLFISH_RETURN_IF_ERROR(fused.Add(part, options, wish, store,
                                        [&](const LinearOptions& linear_options) { return Linear::Create(part.weight, linear_options); }));
+    fused.pieces_.back().plain = std::move(plain);
   }
   return fused;
 }
@@ -88,11 +94,12 @@ Result<FusedLinear> FusedLinear::Map(const std::string& name, const std::vector<
 Status FusedLinear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const {
   int64_t column = 0;
   for (const Piece& piece : pieces_) {
-    const int64_t rows = piece.plain ? piece.plain->N() : piece.linear.N();
+    const int64_t rows = piece.N();
     TensorView part(y.as<float>() + column, DType::kF32, {y.dim(0), rows}, y.device());
     const int64_t strides[] = {y.stride(0), 1};
     part.set_strides(strides);
-    const Status status = piece.plain ? piece.plain->Forward(x, part, ctx.stream) : piece.linear.Forward(x, part, ctx);
+    const bool plain = piece.plain && (!piece.linear || x.dim(0) <= CudaPlainLinear::kFewRows);
+    const Status status = plain ? piece.plain->Forward(x, part, ctx.stream) : piece.linear->Forward(x, part, ctx);
     if (!status.ok()) return status.WithContext(piece.name);
     column += rows;
   }
@@ -102,20 +109,20 @@ Status FusedLinear::Forward(ConstTensorView x, TensorView y, ExecContext& ctx) c
 size_t FusedLinear::WorkspaceBytes(int64_t M) const {
   size_t bytes = 0;
   for (const Piece& piece : pieces_) {
-    if (!piece.plain) bytes = std::max(bytes, piece.linear.WorkspaceBytes(M));
+    if (piece.linear) bytes = std::max(bytes, piece.linear->WorkspaceBytes(M));
   }
   return bytes;
 }
 
 void FusedLinear::Summarise(std::vector<ModuleSummary>& modules) const {
   for (const Piece& piece : pieces_) {
-    if (piece.plain) {
+    if (!piece.linear) {
       modules.push_back({piece.name, piece.plain_scheme, std::string(CudaPlainLinear::kName), 1, piece.plain->N(), piece.plain->K(),
                          piece.plain->bytes(), piece.plain->weight_bytes()});
       continue;
     }
-    modules.push_back({piece.name, piece.linear.scheme().Name(), std::string(piece.linear.kernel()), 1, piece.linear.N(), piece.linear.K(),
-                       piece.linear.bytes(), piece.linear.weight_bytes()});
+    modules.push_back({piece.name, piece.linear->scheme().Name(), std::string(piece.linear->kernel()), 1, piece.linear->N(),
+                       piece.linear->K(), piece.linear->bytes(), piece.linear->weight_bytes()});
   }
 }
 

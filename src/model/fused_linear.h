@@ -41,9 +41,11 @@ class FusedLinear {
  private:
   struct Piece {
     std::string name;
-    Linear linear;                         ///< this or `plain`
-    std::optional<CudaPlainLinear> plain;  ///< on a GPU, of fp32 or fp16
-    std::string plain_scheme;
+    std::optional<Linear> linear;          ///< this, `plain` or both
+    std::optional<CudaPlainLinear> plain;  ///< on a GPU: every call if there is no `linear`, else calls of few rows
+    std::string plain_scheme;              ///< of a piece without `linear`
+
+    int64_t N() const { return linear ? linear->N() : plain->N(); }
   };
   Status Add(const Part& part, const ModelOptions& options, KernelWish& wish, const PanelStore* store,
              FunctionRef<Result<Linear>(const LinearOptions&)> create);

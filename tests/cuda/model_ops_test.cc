@@ -119,8 +119,7 @@ TEST_F(ModelOpsTest, RopePlacesRotatedKeysAndPlainValuesInTheCache) {
                     .T = kTokens,
                     .heads = kHeads,
                     .kv_heads = kKvHeads,
-                    .D = D,
-                    .rotated = D};
+                    .D = D};
       if (norms) args.q_norm = device_q_norm.get(), args.k_norm = device_k_norm.get();
       ExpectOk(Ops(D).Rope(args, nullptr));
       const auto found_q = q.Read(), found_k = keys.Read(), found_v = values.Read();
@@ -377,22 +376,30 @@ TEST_F(ModelOpsTest, SwigluIsTheDefinition) {
 TEST_F(ModelOpsTest, PlainWeightsKeepAllTheirBits) {
   const auto linear = LinearPlain::Create(*device_);
   ASSERT_TRUE(linear) << linear.status().message();
-  for (const auto& [M, N, K] : {std::tuple{1, 1, 1}, {1, 128, 2048}, {5, 33, 257}, {64, 9, 96}}) {
-    for (const bool f32 : {true, false}) {
+  for (const auto& [M, N, K] : {std::tuple{1, 1, 1}, {1, 128, 2048}, {5, 33, 257}, {64, 9, 96}, {3, 1500, 200}, {6, 32, 2880}}) {
+    for (const PlainType type : {PlainType::kF32, PlainType::kF16, PlainType::kBF16}) {
+      const bool f32 = type == PlainType::kF32;
       const int stride = N + 3;
       std::vector<float> weight = Gaussian(static_cast<size_t>(N * K), 10);
       const std::vector<float> bias = Gaussian(static_cast<size_t>(N), 11);
       const std::vector<uint16_t> x = ToBF16(Gaussian(static_cast<size_t>(M * K), 12));
       std::vector<uint16_t> halves;
       for (float& w : weight) {
-        halves.push_back(F16FromF32(w));
-        if (!f32) w = F32FromF16(halves.back());
+        halves.push_back(type == PlainType::kF16 ? F16FromF32(w) : BF16FromF32(w));
+        if (!f32) w = type == PlainType::kF16 ? F32FromF16(halves.back()) : F32FromBF16(halves.back());
       }
       const DeviceArray<float> device_weight(weight), device_bias(bias), y(static_cast<size_t>(M * stride), -7.0f);
       const DeviceArray<uint16_t> device_x(x), device_halves(halves);
-      LinearPlainArgs args{
-          .x = device_x.get(), .weight = device_halves.get(), .y = y.get(), .x_stride = K, .y_stride = stride, .M = M, .N = N, .K = K};
-      if (f32) args.weight = device_weight.get(), args.weight_f32 = 1, args.bias = device_bias.get();
+      LinearPlainArgs args{.x = device_x.get(),
+                           .weight = device_halves.get(),
+                           .y = y.get(),
+                           .x_stride = K,
+                           .y_stride = stride,
+                           .type = type,
+                           .M = M,
+                           .N = N,
+                           .K = K};
+      if (f32) args.weight = device_weight.get(), args.bias = device_bias.get();
       ExpectOk(linear->Run(args, nullptr));
       const auto found = y.Read();
       for (int m = 0; m < M; ++m) {

@@ -112,11 +112,12 @@ std::vector<fs::path> FixtureFolders() {
 
 class CudaFixture : public testing::TestWithParam<fs::path> {};
 
-// Two layers round to bf16 (2^-9 at most, relative) before each of four matrices, and queries, keys, values, weights and outputs of the
-// attention: 18 roundings whose errors add up like noise, sqrt(18) 2^-9 = 0.8 % of the largest logit for a typical row; a maximum over 256
-// logits lies three times higher. A router that decides between two experts of nearly equal worth may go the other way, so that single
-// rows of a mixture may differ more: there the bound is for nine rows of ten.
-constexpr double kTolerance = 0.025;
+// The CPU's own bf16 run says how sensitive a model is: it rounds before each of four matrices of a layer. The GPU also rounds queries,
+// keys, values, attention weights and the experts' hidden values, about twice as many roundings, whose errors add up like noise; the
+// largest error of a few rows scatters by another factor of two. A router that decides between two experts of nearly equal worth may go the
+// other way, so that single rows of a mixture may differ by anything: there the bound is for three rows of four.
+constexpr double kTimesCpu = 4;
+constexpr double kLeastTolerance = 0.01;
 
 TEST_P(CudaFixture, LogitsAreThoseOfTransformersWithinBF16) {
   REQUIRE_GPU();
@@ -127,17 +128,20 @@ TEST_P(CudaFixture, LogitsAreThoseOfTransformersWithinBF16) {
   const fs::path fp32 = fs::path(BILLFISH_SOURCE_DIR) / "tests/golden/models" / (GetParam().filename().string() + ".fp32.safetensors");
   if (fs::exists(fp32)) expected = test::GoldenFile(fp32)["logits"].Floats();
   const int64_t vocab = model.config().vocab;
-  const double place = model.config().experts > 0 ? 0.9 : 1.0;
+  const double place = model.config().experts > 0 ? 0.75 : 1.0;
   const std::vector<float> whole = Logits(model, ids, {ids.size()});
   ASSERT_EQ(whole.size(), expected.size());
-  const double own = RowDifference(Logits(LoadOnCpu(GetParam()), ids, {ids.size()}), expected, vocab, 1.0);
-  std::printf("%s: worst row %.4f, at %.1f %.4f; CPU with bf16 activations %.4f\n", GetParam().filename().c_str(),
-              RowDifference(whole, expected, vocab, 1.0), place, RowDifference(whole, expected, vocab, place), own);
-  EXPECT_LE(RowDifference(whole, expected, vocab, place), kTolerance);
-  // The same call gives the same bits; other cuts run other kernels.
+  const double own = RowDifference(Logits(LoadOnCpu(GetParam()), ids, {ids.size()}), expected, vocab, place);
+  const double tolerance = kTimesCpu * std::max(own, kLeastTolerance / kTimesCpu);
+  const std::vector<float> single = Logits(model, ids, std::vector<size_t>(ids.size(), 1));
+  const std::vector<float> pieces = Logits(model, ids, {1, 7, ids.size() - 8});
+  std::printf("%s: whole %.4f, single %.4f, pieces %.4f; CPU with bf16 activations %.4f\n", GetParam().filename().c_str(),
+              RowDifference(whole, expected, vocab, place), RowDifference(single, expected, vocab, place),
+              RowDifference(pieces, expected, vocab, place), own);
+  EXPECT_LE(RowDifference(whole, expected, vocab, place), tolerance);
+  EXPECT_LE(RowDifference(single, expected, vocab, place), tolerance);
+  EXPECT_LE(RowDifference(pieces, expected, vocab, place), tolerance);
   EXPECT_EQ(Logits(model, ids, {ids.size()}), whole);
-  EXPECT_LE(RowDifference(Logits(model, ids, std::vector<size_t>(ids.size(), 1)), expected, vocab, place), kTolerance);
-  EXPECT_LE(RowDifference(Logits(model, ids, {1, 7, ids.size() - 8}), expected, vocab, place), kTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CudaFixture, testing::ValuesIn(FixtureFolders()), [](const auto& folder) {
@@ -234,7 +238,7 @@ TEST(CudaModel, APromptLongerThanAChunkIsCut) {
   const size_t count = Model::kCudaPrefillChunk + 52;
   const std::vector<int32_t> ids = SomeIds(model, count);
   const std::vector<float> whole = Logits(model, ids, {count});
-  EXPECT_LE(RowDifference(Logits(model, ids, {1000, count - 1000}), whole, model.config().vocab, 0.9), kTolerance);
+  EXPECT_LE(RowDifference(Logits(model, ids, {1000, count - 1000}), whole, model.config().vocab, 0.75), 0.1);
   EXPECT_EQ(Greedy(model, std::vector<int32_t>(ids.begin(), ids.end() - 10), 1).size(), 1U);
 }
 

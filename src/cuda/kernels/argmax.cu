@@ -32,7 +32,9 @@ extern "C" __global__ void __launch_bounds__(256) argmax(const __grid_constant__
   AllowDependents();
   WaitForPredecessor();
   uint64_t key = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.count; i += gridDim.x * blockDim.x) key = max(key, Key(args.values[i], i));
+  const int step = static_cast<int>(gridDim.x * blockDim.x);
+#pragma unroll 8
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.count; i += step) key = max(key, Key(args.values[i], i));
   key = BlockMax(key, warps);
   if (threadIdx.x == 0) {
     args.partial[blockIdx.x] = key;

@@ -41,16 +41,22 @@ __device__ __forceinline__ void LoadMatricesTransposed(uint32_t r[4], uint32_t a
                : "memory");
 }
 
-/// Begins the copy of keys or values first .. first + 63 of one kv head by 128 threads; those from `end` on become zero: memory behind the
-/// sequence may hold anything, and 0 * NaN is NaN.
+/// Begins the copy of keys or values first .. first + 63 of one kv head by kThreads threads; those from `end` on become zero: memory
+/// behind the sequence may hold anything, and 0 * NaN is NaN.
+template <int kThreads>
 __device__ __forceinline__ void CopyTile(uint32_t shared, const uint16_t* head, int64_t first, int64_t end) {
   constexpr int kChunks = kHeadDim / 8;
+  const uint16_t* from = head + first * kHeadDim;
+  if (first + kAttentionKeys <= end) {
 #pragma unroll
-  for (int i = threadIdx.x; i < kAttentionKeys * kChunks; i += 128) {
-    const int key = i / kChunks, chunk = i % kChunks;
-    const bool inside = first + key < end;
-    const uint16_t* from = head + (inside ? first + key : 0) * kHeadDim + chunk * 8;
-    CopyAsync16Zeroed(shared + key * kRowBytes + chunk * 16, from, inside ? 16 : 0);
+    for (int i = threadIdx.x; i < kAttentionKeys * kChunks; i += kThreads) {
+      CopyAsync16(shared + i / kChunks * kRowBytes + i % kChunks * 16, from + i * 8);
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < kAttentionKeys * kChunks; i += kThreads) {
+    const bool inside = first + i / kChunks < end;
+    CopyAsync16Zeroed(shared + i / kChunks * kRowBytes + i % kChunks * 16, inside ? from + i * 8 : head, inside ? 16 : 0);
   }
 }
 
@@ -68,7 +74,8 @@ struct Queries {
   }
 };
 
-/// Rows q (index 0) and q + 8 (index 1): largest score so far, sum of the weights that this lane has seen, weighted values.
+/// Rows q (index 0) and q + 8 (index 1): largest score so far (of q . k, not scaled), sum of the weights that this lane has seen, weighted
+/// values.
 struct Softmax {
   float top[2] = {kLowest, kLowest};
   float sum[2] = {0, 0};
@@ -91,35 +98,44 @@ struct Softmax {
         Mma(score[2 * n + 1], queries.a[k], b + 2);
       }
     }
+    if (masked) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int place = position + key0 + n * 8 + lane % 4 * 2 + i % 2;
+          if (place < low[i / 2] || place > high[i / 2]) score[n][i] = -__int_as_float(0x7f800000);
+        }
+      }
+    }
     float best[2] = {top[0], top[1]};
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float s = score[n][i] * scale;
-        if (masked) {
-          const int place = position + key0 + n * 8 + lane % 4 * 2 + i % 2;
-          if (place < low[i / 2] || place > high[i / 2]) s = -__int_as_float(0x7f800000);
-        }
-        score[n][i] = s;
-        best[i / 2] = fmaxf(best[i / 2], s);
-      }
+      for (int i = 0; i < 4; ++i) best[i / 2] = fmaxf(best[i / 2], score[n][i]);
     }
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       best[row] = fmaxf(best[row], __shfl_xor_sync(0xffffffffu, best[row], 1));
       best[row] = fmaxf(best[row], __shfl_xor_sync(0xffffffffu, best[row], 2));
-      const float shrink = Exp2(top[row] - best[row]);
-      top[row] = best[row];
-      sum[row] *= shrink;
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; ++n) values[n][2 * row] *= shrink, values[n][2 * row + 1] *= shrink;
     }
+    // A higher score is rare after the first tiles.
+    if (__any_sync(0xffffffffu, best[0] > top[0] || best[1] > top[1])) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const float shrink = Exp2((top[row] - best[row]) * scale);
+        top[row] = best[row];
+        sum[row] *= shrink;
+#pragma unroll
+        for (int n = 0; n < kHeadDim / 8; ++n) values[n][2 * row] *= shrink, values[n][2 * row + 1] *= shrink;
+      }
+    }
+    const float offset[2] = {-top[0] * scale, -top[1] * scale};
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        score[n][i] = Exp2(score[n][i] - top[i / 2]);
+        score[n][i] = Exp2(fmaf(score[n][i], scale, offset[i / 2]));
         sum[i / 2] += score[n][i];
       }
     }
@@ -139,12 +155,13 @@ struct Softmax {
     }
   }
 
-  /// Adds up the four lanes of each row.
-  __device__ __forceinline__ void FinishSums() {
+  /// Adds up the four lanes of each row; from here on `top` is in units of log2.
+  __device__ __forceinline__ void Finish(float scale) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       sum[row] += __shfl_xor_sync(0xffffffffu, sum[row], 1);
       sum[row] += __shfl_xor_sync(0xffffffffu, sum[row], 2);
+      top[row] *= scale;
     }
   }
 };

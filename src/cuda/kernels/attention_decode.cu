@@ -9,69 +9,90 @@
 #define BF_ACT 0
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/kernels/reduce.cuh"
 
 namespace {
 using namespace billfish::cuda;
 
-// Sums of one part: [kAttentionRows][kHeadDim] weighted values, then tops, then sums of weights.
-constexpr int kPartFloats = kAttentionRows * (kHeadDim + 2);
-
-// Adds parts of one softmax: out[row][d] = sum_s w_s values_s[row][d] / sum_s w_s sum_s, w_s = 2^(top_s - top). With one row a group of
-// threads; `weights` is shared memory for [kAttentionRows][count].
-struct Merge {
-  const float* parts;  // count parts of kPartFloats
-  int count;
-  float* weights;
-  float* totals;  // [kAttentionRows][2]: top and sum
+// One part of a softmax: [kAttentionRows][kStride] weighted values, then [kAttentionRows] pairs of largest score and sum of weights. In
+// shared memory rows lie eight banks apart.
+template <bool kShared>
+struct Part {
+  static constexpr int kStride = kHeadDim + (kShared ? 8 : 0);
+  static constexpr int kFloats = kAttentionRows * (kStride + 2);
+  // Parts that another block wrote are read past the first-level cache.
+  static __device__ __forceinline__ float2 Totals(const float* part, int row) {
+    const float2* p = reinterpret_cast<const float2*>(part + kAttentionRows * kStride) + row;
+    if constexpr (kShared) return *p;
+    return __ldcg(p);
+  }
+  static __device__ __forceinline__ float4 Values(const float* part, int row, int d) {
+    const float4* p = reinterpret_cast<const float4*>(part + row * kStride + d);
+    if constexpr (kShared) return *p;
+    return __ldcg(p);
+  }
 };
 
-// Parts that another block wrote are read past the first-level cache.
+// The sum of parts 0 .. count - 1 of one softmax, count <= kDecodeSplits: values and sums of part s count 2^(top_s - top).
 template <bool kShared>
-__device__ __forceinline__ float Read(const float* p) {
-  if constexpr (kShared) return *p;
-  return __ldcg(p);
-}
+struct Merge {
+  const float* parts;
+  int count;
+  float* weights;  // [kAttentionRows][kDecodeSplits]
+  float2* totals;  // [kAttentionRows]
 
-template <bool kShared>
-__device__ __forceinline__ void Weigh(const Merge& merge, int rows) {
-  const int row = threadIdx.x;
-  if (row < rows) {
-    float top = kLowest, sum = 0;
-    for (int s = 0; s < merge.count; ++s) {
-      top = fmaxf(top, Read<kShared>(merge.parts + s * kPartFloats + kAttentionRows * kHeadDim + row));
+  // A warp finds the weights of a row, a lane those of a part.
+  __device__ __forceinline__ void Weigh(int rows) const {
+    static_assert(kDecodeSplits == 32);
+    const int lane = threadIdx.x % 32;
+    for (int row = threadIdx.x / 32; row < rows; row += 4) {
+      const float2 part = lane < count ? Part<kShared>::Totals(parts + lane * Part<kShared>::kFloats, row) : float2{kLowest, 0};
+      float top = part.x;
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+      const float weight = Exp2(part.x - top), sum = WarpSum(weight * part.y);
+      weights[row * kDecodeSplits + lane] = weight;
+      if (lane == 0) totals[row] = float2{top, sum};
     }
-    for (int s = 0; s < merge.count; ++s) {
-      const float* part = merge.parts + s * kPartFloats + kAttentionRows * kHeadDim + row;
-      const float weight = Exp2(Read<kShared>(part) - top);
-      merge.weights[row * merge.count + s] = weight;
-      sum += weight * Read<kShared>(part + kAttentionRows);
+    __syncthreads();
+  }
+
+  // Values d .. d + 3 of a row.
+  __device__ __forceinline__ float4 Sum(int row, int d) const {
+    float4 sum{0, 0, 0, 0};
+#pragma unroll 8
+    for (int s = 0; s < count; ++s) {
+      const float w = weights[row * kDecodeSplits + s];
+      const float4 v = Part<kShared>::Values(parts + s * Part<kShared>::kFloats, row, d);
+      sum.x = fmaf(w, v.x, sum.x), sum.y = fmaf(w, v.y, sum.y), sum.z = fmaf(w, v.z, sum.z), sum.w = fmaf(w, v.w, sum.w);
     }
-    merge.totals[2 * row] = top, merge.totals[2 * row + 1] = sum;
+    return sum;
   }
-  __syncthreads();
-}
 
-template <bool kShared>
-__device__ __forceinline__ float Weighted(const Merge& merge, int row, int d) {
-  float value = 0;
-  for (int s = 0; s < merge.count; ++s) {
-    value += merge.weights[row * merge.count + s] * Read<kShared>(merge.parts + s * kPartFloats + row * kHeadDim + d);
+  // What the sums of a row are multiplied with: one over the weights of all keys and of the sink.
+  __device__ __forceinline__ float Factor(const AttentionArgs& args, int row, int head) const {
+    const float2 total = totals[row];
+    if (args.sinks == nullptr) return 1.0f / total.y;
+    const float sink = args.sinks[head] * kLog2E, top = fmaxf(total.x, sink), factor = Exp2(total.x - top);
+    return factor / (total.y * factor + Exp2(sink - top));
   }
-  return value;
-}
 
-// The attention itself, with the sink; totals hold what Weigh found.
-__device__ __forceinline__ float Scaled(const AttentionArgs& args, const Merge& merge, int row, int head, float value) {
-  const float top = merge.totals[2 * row], sum = merge.totals[2 * row + 1];
-  if (args.sinks == nullptr) return value / sum;
-  const float sink = args.sinks[head] * kLog2E, highest = fmaxf(top, sink), factor = Exp2(top - highest);
-  return value * factor / (sum * factor + Exp2(sink - highest));
-}
+  __device__ __forceinline__ void Store(const AttentionArgs& args, int rows, int first_head) const {
+    for (int i = threadIdx.x; i < rows * (kHeadDim / 4); i += blockDim.x) {
+      const int row = i / (kHeadDim / 4), d = i % (kHeadDim / 4) * 4, head = first_head + row;
+      const float4 v = Sum(row, d);
+      const float factor = Factor(args, row, head);
+      *reinterpret_cast<uint2*>(args.out + static_cast<int64_t>(head) * kHeadDim + d) =
+          uint2{PairFromFloats(v.x * factor, v.y * factor), PairFromFloats(v.z * factor, v.w * factor)};
+    }
+  }
+};
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
-  __shared__ float weights[kAttentionRows * kDecodeSplits], totals[kAttentionRows * 2];
+  __shared__ float weights[kAttentionRows * kDecodeSplits];
+  __shared__ float2 totals[kAttentionRows];
   __shared__ bool is_last;
   const uint32_t shared = SharedAddress(shared_bytes);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = args.heads / args.kv_heads;
@@ -79,7 +100,6 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   const int kv_head = blockIdx.y / tiles, first_row = blockIdx.y % tiles * kAttentionRows, rows = min(kAttentionRows, group - first_row);
   const int first_head = kv_head * group + first_row, split = blockIdx.x;
   AllowDependents();
-  WaitForPredecessor();
   const int last = *args.position, window = static_cast<int>(args.window);
   const int low = window > 0 ? max(0, last - window + 1) : 0;
   const int begin = low / kAttentionKeys * kAttentionKeys;
@@ -91,15 +111,20 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   const uint16_t* keys = args.keys + kv_head * args.capacity * kHeadDim;
   const uint16_t* values = args.values + kv_head * args.capacity * kHeadDim;
   const auto fetch = [&](int tile, int stage) {
-    CopyTile(shared + stage * 2 * kTileBytes, keys, tile, end);
-    CopyTile(shared + stage * 2 * kTileBytes + kTileBytes, values, tile, end);
+    CopyTile<128>(shared + stage * 2 * kTileBytes, keys, tile, end);
+    CopyTile<128>(shared + stage * 2 * kTileBytes + kTileBytes, values, tile, end);
     CommitCopies();
   };
-  fetch(from, 0);
+  // The previous kernel writes the last key and value alone: other tiles arrive while it ends.
+  const bool early = from + kAttentionKeys <= last;
+  if (early) fetch(from, 0);
+  WaitForPredecessor();
+  if (!early) fetch(from, 0);
   const auto query = [&](int row) { return args.q + static_cast<int64_t>(first_head + min(row, rows - 1)) * kHeadDim; };
   Queries queries;
   queries.Load(query(lane / 4), query(lane / 4 + 8), lane % 4);
   const int lows[2] = {low, low}, highs[2] = {last, last};
+  const float scale = args.scale * kLog2E;
   Softmax softmax;
   int stage = 0;
   for (int tile = from; tile < end; tile += kAttentionKeys, stage ^= 1) {
@@ -112,47 +137,40 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
     __syncthreads();
     const uint32_t at = shared + stage * 2 * kTileBytes;
     const bool masked = tile < low || tile + kAttentionKeys - 1 > last;
-    softmax.Step<16>(queries, at, at + kTileBytes, warp * 16, tile, args.scale * kLog2E, masked, lows, highs, lane);
+    softmax.Step<16>(queries, at, at + kTileBytes, warp * 16, tile, scale, masked, lows, highs, lane);
     __syncthreads();
   }
-  softmax.FinishSums();
+  softmax.Finish(scale);
 
   // The four warps' parts meet in the memory of the tiles.
   float* parts = reinterpret_cast<float*>(shared_bytes);
-  float* mine = parts + warp * kPartFloats;
+  float* mine = parts + warp * Part<true>::kFloats;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = lane / 4 + 8 * i;
 #pragma unroll
     for (int n = 0; n < kHeadDim / 8; ++n) {
-      mine[row * kHeadDim + n * 8 + lane % 4 * 2] = softmax.values[n][2 * i];
-      mine[row * kHeadDim + n * 8 + lane % 4 * 2 + 1] = softmax.values[n][2 * i + 1];
+      *reinterpret_cast<float2*>(mine + row * Part<true>::kStride + n * 8 + lane % 4 * 2) =
+          float2{softmax.values[n][2 * i], softmax.values[n][2 * i + 1]};
     }
     if (lane % 4 == 0) {
-      mine[kAttentionRows * kHeadDim + row] = softmax.top[i];
-      mine[kAttentionRows * (kHeadDim + 1) + row] = softmax.sum[i];
+      reinterpret_cast<float2*>(mine + kAttentionRows * Part<true>::kStride)[row] = float2{softmax.top[i], softmax.sum[i]};
     }
   }
   __syncthreads();
-  const Merge block{parts, 4, weights, totals};
-  Weigh<true>(block, rows);
-  const auto store = [&](int row, int d, float value) {
-    args.out[static_cast<int64_t>(first_head + row) * kHeadDim + d] = static_cast<uint16_t>(PairFromFloats(value, 0.0f));
-  };
+  const Merge<true> block{parts, 4, weights, totals};
+  block.Weigh(rows);
   if (splits == 1) {
-    for (int i = threadIdx.x; i < rows * kHeadDim; i += blockDim.x) {
-      store(i / kHeadDim, i % kHeadDim,
-            Scaled(args, block, i / kHeadDim, first_head + i / kHeadDim, Weighted<true>(block, i / kHeadDim, i % kHeadDim)));
-    }
+    block.Store(args, rows, first_head);
     return;
   }
-  float* all = args.partial + static_cast<int64_t>(blockIdx.y) * kDecodeSplits * kPartFloats;
-  float* part = all + split * kPartFloats;
-  for (int i = threadIdx.x; i < rows * kHeadDim; i += blockDim.x) part[i] = Weighted<true>(block, i / kHeadDim, i % kHeadDim);
-  if (threadIdx.x < rows) {
-    part[kAttentionRows * kHeadDim + threadIdx.x] = totals[2 * threadIdx.x];
-    part[kAttentionRows * (kHeadDim + 1) + threadIdx.x] = totals[2 * threadIdx.x + 1];
+  float* all = args.partial + static_cast<int64_t>(blockIdx.y) * kDecodeSplits * Part<false>::kFloats;
+  float* part = all + split * Part<false>::kFloats;
+  for (int i = threadIdx.x; i < rows * (kHeadDim / 4); i += blockDim.x) {
+    const int row = i / (kHeadDim / 4), d = i % (kHeadDim / 4) * 4;
+    *reinterpret_cast<float4*>(part + row * kHeadDim + d) = block.Sum(row, d);
   }
+  if (threadIdx.x < rows) reinterpret_cast<float2*>(part + kAttentionRows * kHeadDim)[threadIdx.x] = totals[threadIdx.x];
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -162,10 +180,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   __syncthreads();
   if (!is_last) return;
   if (threadIdx.x == 0) args.arrivals[blockIdx.y] = 0;
-  const Merge whole{all, splits, weights, totals};
-  Weigh<false>(whole, rows);
-  for (int i = threadIdx.x; i < rows * kHeadDim; i += blockDim.x) {
-    store(i / kHeadDim, i % kHeadDim,
-          Scaled(args, whole, i / kHeadDim, first_head + i / kHeadDim, Weighted<false>(whole, i / kHeadDim, i % kHeadDim)));
-  }
+  const Merge<false> whole{all, splits, weights, totals};
+  whole.Weigh(rows);
+  whole.Store(args, rows, first_head);
 }

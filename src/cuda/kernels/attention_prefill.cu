@@ -2,20 +2,27 @@
 //
 //   BF_HEAD_DIM   a multiple of 16
 //
-// A kv head's rows are its pairs (token, query head that shares the keys), token by token. A block of four warps takes 64 of them, 16 a
-// warp, and walks over the keys that any of them sees, 64 at a time; the next keys and values arrive while these are used. Key tiles begin
-// at multiples of 64 of the sequence, so that a token's result does not depend on the tokens beside it.
-// Grid: row blocks, kv heads. The last rows see the most keys and go first.
+// A kv head's rows are its pairs (token, query head that shares the keys), token by token. A block takes 16 of them a warp and walks over
+// the keys that any of them sees, 64 at a time; the next keys and values arrive while these are used. Key tiles begin at multiples of 64 of
+// the sequence, so that a token's result does not depend on the tokens beside it. Grid: row blocks, kv heads. The last rows see the most
+// keys and go first.
 #define BF_ACT 0
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
 
-extern "C" __global__ void __launch_bounds__(128) attention_prefill(const __grid_constant__ billfish::cuda::AttentionArgs args) {
-  using namespace billfish::cuda;
+namespace {
+using namespace billfish::cuda;
+
+constexpr int kWarps = PrefillWarps(kHeadDim);
+constexpr int kRows = kWarps * kAttentionRows;
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(32 * kWarps, kHeadDim <= 64 ? 3 : 1)
+    attention_prefill(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
   const uint32_t shared = SharedAddress(shared_bytes);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = args.heads / args.kv_heads, kv_head = blockIdx.y;
-  const int rows = args.T * group, block = static_cast<int>(gridDim.x - 1 - blockIdx.x) * 64;
+  const int rows = args.T * group, block = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
   const uint16_t* keys = args.keys + kv_head * args.capacity * kHeadDim;
   const uint16_t* values = args.values + kv_head * args.capacity * kHeadDim;
   AllowDependents();
@@ -37,15 +44,16 @@ extern "C" __global__ void __launch_bounds__(128) attention_prefill(const __grid
   queries.Load(args.q + place(0), args.q + place(1), lane % 4);
   // What the rows of the block and of this warp see.
   const int begin = first_key(min(block, rows - 1) / group) / kAttentionKeys * kAttentionKeys;
-  const int end = base + min(block + 63, rows - 1) / group + 1;
+  const int end = base + min(block + kRows - 1, rows - 1) / group + 1;
   const int warp_first = min(block + warp * 16, rows - 1) / group, warp_last = min(block + warp * 16 + 15, rows - 1) / group;
   const int warp_low = first_key(warp_first), warp_high = base + warp_last;  // any row
   const int all_low = first_key(warp_last), all_high = base + warp_first;    // every row
   const auto fetch = [&](int tile, int stage) {
-    CopyTile(shared + stage * 2 * kTileBytes, keys, tile, end);
-    CopyTile(shared + stage * 2 * kTileBytes + kTileBytes, values, tile, end);
+    CopyTile<32 * kWarps>(shared + stage * 2 * kTileBytes, keys, tile, end);
+    CopyTile<32 * kWarps>(shared + stage * 2 * kTileBytes + kTileBytes, values, tile, end);
     CommitCopies();
   };
+  const float scale = args.scale * kLog2E;
   Softmax softmax;
   fetch(begin, 0);
   int stage = 0;
@@ -60,11 +68,11 @@ extern "C" __global__ void __launch_bounds__(128) attention_prefill(const __grid
     const uint32_t at = shared + stage * 2 * kTileBytes;
     if (tile <= warp_high && tile + kAttentionKeys > warp_low) {
       const bool masked = tile < all_low || tile + kAttentionKeys - 1 > all_high;
-      softmax.Step<kAttentionKeys>(queries, at, at + kTileBytes, 0, tile, args.scale * kLog2E, masked, low, high, lane);
+      softmax.Step<kAttentionKeys>(queries, at, at + kTileBytes, 0, tile, scale, masked, low, high, lane);
     }
     __syncthreads();
   }
-  softmax.FinishSums();
+  softmax.Finish(scale);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (!stored[i]) continue;
