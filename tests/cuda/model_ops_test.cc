@@ -453,41 +453,5 @@ TEST_F(ModelOpsTest, AHeadThatNoKernelTakesIsRefused) {
   }
 }
 
-// Not a test of right answers: what an attention step of a long sequence costs, for the log.
-TEST_F(Attention, ReportsItsSpeed) {
-  const Heads shape{128, 32, 8};
-  const ModelOps ops = Ops(shape.D);
-  auto stream = Stream::Create(test::kFirstGpu);
-  auto timer = CudaTimer::Create(test::kFirstGpu);
-  ASSERT_TRUE(stream && timer);
-  const auto on = static_cast<CUstream>(stream->get());
-  for (const auto& [tokens, position] : {std::pair{1, 1023}, {1, 8191}, {1, 32767}, {2048, 0}, {2048, 6144}}) {
-    const AttentionProblem problem(shape, tokens, position, 0, false);
-    const OnDevice device(problem);
-    constexpr int kRepeats = 10;
-    std::vector<double> times;
-    auto graph = CudaGraph::Capture(*stream, [&] {
-      for (int i = 0; i < kRepeats; ++i) {
-        const Status status = tokens == 1 ? ops.AttentionDecode(device.Args(), on) : ops.AttentionPrefill(device.Args(), on);
-        if (!status.ok()) return status;
-      }
-      return OkStatus();
-    });
-    ASSERT_TRUE(graph) << graph.status().message();
-    for (int repeat = 0; repeat < 11; ++repeat) {
-      ExpectOk(timer->Start(on));
-      ExpectOk(graph->Launch(on));
-      ExpectOk(timer->Stop(on));
-      times.push_back(timer->ElapsedUs().value() / kRepeats);
-    }
-    std::sort(times.begin(), times.end());
-    const double pairs = (position + 0.5 * (tokens + 1)) * tokens * shape.heads * shape.D * 4;
-    const double bytes = 4.0 * (position + tokens) * shape.kv_heads * shape.D;
-    std::printf("%d tokens at %d: %.1f us, %.2f TB/s of keys and values (they fit the cache), %.1f TFLOP/s\n", tokens, position, times[5],
-                bytes / times[5] * 1e-6, pairs / times[5] * 1e-6);
-    EXPECT_LT(times[5], 1e5);
-  }
-}
-
 }  // namespace
 }  // namespace billfish::cuda
