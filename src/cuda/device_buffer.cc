@@ -80,7 +80,8 @@ Status CopyTensor(TensorView dst, ConstTensorView src, CudaStream stream) {
   if (OnGpu(to)) {
     BILLFISH_RETURN_IF_ERROR(cuda::Check(api->MemcpyHtoDAsync(Address(dst.data()), src.data(), bytes, on), "copying to the device"));
   } else {
-    BILLFISH_RETURN_IF_ERROR(cuda::Check(api->MemcpyDtoHAsync(dst.mutable_data(), Address(src.data()), bytes, on), "copying from the device"));
+    BILLFISH_RETURN_IF_ERROR(
+        cuda::Check(api->MemcpyDtoHAsync(dst.mutable_data(), Address(src.data()), bytes, on), "copying from the device"));
   }
   return cuda::Check(api->StreamSynchronize(on), "waiting for a copy");
 }
