@@ -71,10 +71,12 @@ TEST(Bench, AFileThatIsNoReportIsRefused) {
   EXPECT_EQ(wrong.exit_code, 1);
   EXPECT_THAT(wrong.err, HasSubstr("is no benchmark report"));
   const Scratch scratch;
-  std::ofstream(scratch / "short.json") << R"({"schema": "billfish-bench-1", "rows": [], "limits": {}})";
+  std::ofstream(scratch / "short.json") << R"({"schema": "billfish-bench-2", "rows": [], "limits": {}})";
   const Finished incomplete = RunProgram({"bench", "--from", scratch / "short.json"});
   EXPECT_EQ(incomplete.exit_code, 1);
   EXPECT_THAT(incomplete.err, HasSubstr("the field 'version'"));
+  std::ofstream(scratch / "old.json") << R"({"schema": "billfish-bench-1", "rows": [], "limits": {}})";
+  EXPECT_THAT(RunProgram({"bench", "--from", scratch / "old.json"}).err, HasSubstr("(schema billfish-bench-2)"));
   EXPECT_EQ(RunProgram({"bench", "--from", "/no/such/file"}).exit_code, 1);
   EXPECT_EQ(RunProgram({"bench"}).exit_code, 2);
 }
