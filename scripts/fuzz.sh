@@ -11,7 +11,7 @@ for fuzzer in "$build"/tests/fuzz/*_fuzz; do
   name=$(basename "$fuzzer")
   scratch=$(mktemp -d) # new inputs stay out of the tree
   echo "fuzzing $name for $seconds s"
-  "$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
+  "$fuzzer" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -print_funcs=0 -verbosity=0 \
     -artifact_prefix="$scratch/" "$scratch" "$source/tests/fuzz/corpus/${name%_fuzz}" ||
     { echo "$name failed; the input lies in $scratch" >&2; exit 1; }
   rm -rf "$scratch"
