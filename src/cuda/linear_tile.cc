@@ -303,7 +303,7 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
 }
 
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  constexpr TileLayout kInt4G32{TileCodes::kInt4, TileScale::kBF16, 32}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
+  constexpr TileLayout kInt4G128{TileCodes::kInt4, TileScale::kBF16, 128}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
       kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32};
   const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation,
                           TileCores cores = TileCores::kBest) {
@@ -318,7 +318,7 @@ void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   }
   append(TileLayout{TileCodes::kInt4, TileScale::kF16, 128}, true, false, ActivationKind::kNone);
   append(kMxfp4, false, true, ActivationKind::kNone);
-  append(kInt4G32, false, true, ActivationKind::kSwiglu);
+  append(kInt4G128, false, true, ActivationKind::kSwiglu);
   append(kNvfp4, false, true, ActivationKind::kSwigluOai);
 }
 
