@@ -14,8 +14,13 @@ int StageBytes(const TileLayout& layout, const DecodeVariant& variant) {
   return variant.panels * layout.unit_bytes() + variant.rows * layout.unit_k() * 2;
 }
 
-// The sums of the warps, and the list that a block sorts itself.
-int StaticBytes(const DecodeVariant& variant) { return variant.warps * 4 * variant.panels * (variant.rows / 8) * 32 * 16 + 1024; }
+// Where the warps of a block add up.
+int PartsBytes(const DecodeVariant& variant) { return variant.warps * 4 * 32 * 16; }
+
+// Dynamic shared memory of a block.
+int RingBytes(const TileLayout& layout, const DecodeVariant& variant) {
+  return variant.warps * variant.stages * StageBytes(layout, variant);
+}
 
 // Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 int SharedOfSm(Arch arch) {
@@ -26,9 +31,9 @@ int SharedOfSm(Arch arch) {
 
 // The deepest ring that leaves room for the wanted blocks; fewer blocks where not even a short ring would fit.
 DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
-  constexpr int kShortest = 3, kDeepest = 8, kReserved = 1024;
+  constexpr int kShortest = 3, kDeepest = 8, kReserved = 2048;  // the system's share and what a block sorts itself
   for (;; --variant.blocks) {
-    const int room = SharedOfSm(arch) / variant.blocks - kReserved - StaticBytes(variant);
+    const int room = SharedOfSm(arch) / variant.blocks - kReserved - PartsBytes(variant);
     variant.stages = std::min(room / (variant.warps * StageBytes(layout, variant)), kDeepest);
     if (variant.stages >= kShortest || variant.blocks == 1) break;
   }
@@ -43,7 +48,10 @@ ActivationKind KindOf(const Activation* activation) {
 }  // namespace
 
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch) {
-  return {Fit(layout, arch, {8, 1, 4, 0, 4}), Fit(layout, arch, {16, 1, 4, 0, 3})};
+  // Units of 128 columns take more registers, with zero points or on sm_100 and up more still.
+  const bool wide = layout.unit_k() == 128;
+  const int most = wide && (arch.major >= 10 || layout.zeros) ? 3 : 4;
+  return {Fit(layout, arch, {8, 1, 4, 0, most}), Fit(layout, arch, {8, 1, 8, 0, most / 2}), Fit(layout, arch, {16, 1, 4, 0, wide ? 2 : 3})};
 }
 
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation) {
@@ -55,7 +63,7 @@ KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bo
                   {"BF_ZEROS", number(layout.zeros)},    {"BF_WIDE", number(layout.wide_scales)}, {"BF_ACT", number(half)},
                   {"BF_ROWS", number(variant.rows)},     {"BF_PANELS", number(variant.panels)},   {"BF_WARPS", number(variant.warps)},
                   {"BF_STAGES", number(variant.stages)}, {"BF_BLOCKS", number(variant.blocks)},   {"BF_ACTIVATION", number(activation)}};
-  spec.shared_bytes = static_cast<uint32_t>(variant.warps * variant.stages * StageBytes(layout, variant));
+  spec.shared_bytes = static_cast<uint32_t>(RingBytes(layout, variant));
   spec.hot = true;
   return spec;
 }
@@ -93,13 +101,25 @@ int GroupedDecode::TileRows(int64_t rows) const {
   return variants_.back().variant.rows;
 }
 
-Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const {
-  const auto found = std::find_if(variants_.begin(), variants_.end(), [&](const Loaded& v) { return v.variant.rows >= work.tile_rows; });
-  if (found == variants_.end()) {
-    return {ErrorCode::kInvalidArgument, fmt::format("grouped decode got tiles of {} rows; it has kernels for at most {}", work.tile_rows,
-                                                     variants_.back().variant.rows)};
+// The fewest rows that hold a tile; of these the variant with more warps a block where the items would leave multiprocessors idle and K
+// is long enough to share out.
+const GroupedDecode::Loaded* GroupedDecode::Choose(const DecodeWork& work) const {
+  const Loaded* chosen = nullptr;
+  for (const Loaded& loaded : variants_) {
+    const DecodeVariant& v = loaded.variant;
+    if (v.rows < work.tile_rows) continue;
+    if (chosen == nullptr) {
+      chosen = &loaded;
+      continue;
+    }
+    if (v.rows != chosen->variant.rows) break;
+    const int64_t items = MostTiles(work.slots, weight_.form.E, v.rows) * ((weight_.form.panels + v.panels - 1) / v.panels);
+    if (items <= 2 * device_->info().sms && weight_.form.units >= 3 * v.warps) chosen = &loaded;
   }
-  const DecodeVariant& variant = found->variant;
+  return chosen;
+}
+
+GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const {
   const TileForm& form = weight_.form;
   GroupedDecodeArgs args;
   args.weight = reinterpret_cast<const uint8_t*>(weight_.units);
@@ -120,7 +140,6 @@ Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_strid
   args.work_count = work.work_count;
   args.source = work.source;
   args.ids = work.ids;
-  args.position = work.position;
   args.slots = static_cast<int32_t>(work.slots);
   args.top_k = static_cast<int32_t>(work.top_k);
   args.first_expert = static_cast<int32_t>(work.first_expert);
@@ -128,25 +147,62 @@ Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_strid
   args.gather = work.gather ? 1 : 0;
   args.early_weights = work.overlapped ? 1 : 0;
   args.activation = parameters_;
+  return args;
+}
 
+Status GroupedDecode::LaunchOn(const GroupedDecodeArgs& args, const DecodeWork& work, CUstream stream) const {
+  const Loaded* loaded = Choose(work);
+  if (loaded == nullptr) {
+    return {ErrorCode::kInvalidArgument, fmt::format("grouped decode got tiles of {} rows; it has kernels for at most {}", work.tile_rows,
+                                                     variants_.back().variant.rows)};
+  }
+  const DecodeVariant& variant = loaded->variant;
+  const TileForm& form = weight_.form;
   const int64_t items = MostTiles(work.slots, form.E, variant.rows) * ((form.panels + variant.panels - 1) / variant.panels);
   const int64_t resident = static_cast<int64_t>(device_->info().sms) * variant.blocks;
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(std::clamp<int64_t>(items, 1, resident));
   shape.threads = static_cast<uint32_t>(variant.warps * 32);
-  shape.shared_bytes = static_cast<uint32_t>(variant.warps * variant.stages * StageBytes(form.layout, variant));
+  shape.shared_bytes = static_cast<uint32_t>(RingBytes(form.layout, variant));
   shape.dependent = device_->arch().major >= 9;
-  std::array<void*, 1> parameters = {&args};
-  return Launch(found->kernel, shape, stream, parameters);
+  GroupedDecodeArgs copy = args;
+  std::array<void*, 1> parameters = {&copy};
+  return Launch(loaded->kernel, shape, stream, parameters);
+}
+
+Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const {
+  return LaunchOn(Arguments(work, x, x_stride, out, out_stride), work, stream);
+}
+
+Status GroupedDecode::RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals,
+                                int64_t count, CUstream stream) const {
+  GroupedDecodeArgs args = Arguments(work, x, x_stride, h, h_stride);
+  args.arrivals = arrivals;
+  args.arrival_count = static_cast<int32_t>(count);
+  return LaunchOn(args, work, stream);
+}
+
+Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_stride, void* out, int64_t out_stride,
+                              const DecodeCombine& combine, CUstream stream) const {
+  GroupedDecodeArgs args = Arguments(work, h, h_stride, out, out_stride);
+  args.arrivals = combine.arrivals;
+  args.weights = combine.weights;
+  args.addend = combine.addend;
+  args.y = combine.y;
+  args.y_stride = combine.y_stride;
+  args.y_type = combine.y_dtype == DType::kF32 ? 0 : combine.y_dtype == DType::kBF16 ? 1 : 2;
+  return LaunchOn(args, work, stream);
 }
 
 void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  // The layouts that models ship with; the others are compiled when first used.
-  constexpr std::array<TileLayout, 3> kLayouts = {{{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false},
-                                                   {TileCodes::kE2M1, TileScale::kE4M3, 16, false, false},
-                                                   {TileCodes::kInt4, TileScale::kBF16, 128, false, false}}};
-  for (const TileLayout& layout : kLayouts) {
+  // The layouts that models ship with, for the sizes of decoding; everything else is compiled when a model first needs it.
+  constexpr TileLayout kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false};
+  constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
+  constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
+  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
     for (const DecodeVariant& variant : DecodeVariants(layout, arch)) {
+      const bool common = variant.rows == 8 && variant.warps == 4;
+      if (!common && !(layout.scale == TileScale::kE8M0 && arch.major == 9)) continue;
       for (const ActivationKind activation : {ActivationKind::kNone, ActivationKind::kSwiglu}) {
         specs.push_back(DecodeSpec(layout, variant, false, activation));
       }

@@ -32,11 +32,20 @@ struct DecodeWork {
   const int32_t* work_count = nullptr;
   const int32_t* source = nullptr;  ///< row of x of a sorted row; null: the sorted row itself
   const int32_t* ids = nullptr;     ///< not null: sort here
-  int32_t* position = nullptr;      ///< with ids: receives the sorted row of each slot
   int64_t top_k = 1, first_expert = 0;
   bool gather = false;      ///< with ids: x has one row a token
   bool x_padded = false;    ///< x has zeros from K up to the next multiple of 8
   bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
+};
+
+/// With ids: the down kernel adds the slots of a token up by itself, whichever block finishes a panel last. Without: see MoePipeline.
+struct DecodeCombine {
+  int32_t* arrivals = nullptr;     ///< [panels of the down matrix] on the device, cleared by the gate|up call, counted up by the down call
+  const float* weights = nullptr;  ///< [T][top_k]
+  const void* addend = nullptr;    ///< like y, or null
+  void* y = nullptr;               ///< [T][y_stride]
+  int64_t y_stride = 0;
+  DType y_dtype = DType::kF32;
 };
 
 class GroupedDecode {
@@ -51,17 +60,26 @@ class GroupedDecode {
   /// out: [sorted rows][out_stride]. With an activation, columns from its last up to the next multiple of 8 become zero if the stride has
   /// room: such rows may be read 8 elements at a time.
   Status Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const;
+  /// The same for work with ids and few slots: gate|up clears `arrivals` counters, down combines.
+  Status RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals, int64_t count,
+                   CUstream stream) const;
+  Status RunDown(const DecodeWork& work, const void* h, int64_t h_stride, void* out, int64_t out_stride, const DecodeCombine& combine,
+                 CUstream stream) const;
 
  private:
   struct Loaded {
     DecodeVariant variant;
     LoadedKernel kernel;
   };
+  GroupedDecodeArgs Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const;
+  const Loaded* Choose(const DecodeWork& work) const;
+  Status LaunchOn(const GroupedDecodeArgs& args, const DecodeWork& work, CUstream stream) const;
+
   const GpuDevice* device_ = nullptr;
   TileView weight_;
   ActivationParameters parameters_;
   bool gated_ = false, activated_ = false;
-  std::vector<Loaded> variants_;  ///< by rising rows
+  std::vector<Loaded> variants_;  ///< by rising rows, then warps
 };
 
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch);

@@ -67,11 +67,18 @@ struct GroupedDecodeArgs {
   const int32_t* work_count = nullptr;
   const int32_t* source = nullptr;  ///< row of x for a sorted row; null: the sorted row itself
   const int32_t* ids = nullptr;     ///< [slots] or null
-  int32_t* position = nullptr;      ///< with ids: where block 0 stores the sorted row of each slot; may be null
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
   int32_t gather = 0;         ///< with ids: x has a row a token (1) or a row a sorted row (0)
   int32_t early_weights = 0;  ///< everything but x was written before the previous kernel began: read weights ahead of its end
   ActivationParameters activation;
+  // With ids: whichever block of the down kernel finishes a panel last combines it, y as in CombineArgs.
+  int32_t* arrivals = nullptr;     ///< [panels] counters; with an activation they are cleared, without one they are counted up
+  int32_t arrival_count = 0;       ///< to clear
+  int32_t y_type = 0;              ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
+  const float* weights = nullptr;  ///< [slots]
+  const void* addend = nullptr;
+  void* y = nullptr;
+  int64_t y_stride = 0;
 };
 
 /// Dynamic shared memory of the sort: counts by warp, first rows and first tiles.

@@ -39,6 +39,7 @@ Status CheckShapes(const TileView& gate_up, const TileView& down, const Activati
 
 // The workspace of a call.
 struct MoePipeline::Parts {
+  int32_t* arrivals;
   int32_t* offsets;
   int32_t* source;
   int32_t* position;
@@ -83,6 +84,8 @@ bool MoePipeline::Decodes(int64_t slots) const { return slots <= kDecodeMeanRows
 
 bool MoePipeline::Direct(int64_t slots) const { return slots <= kDirectSlots && Decodes(slots); }
 
+int64_t MoePipeline::Arrivals() const { return TilePanels(H_); }
+
 DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
 
 MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
@@ -93,8 +96,10 @@ MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
     return at;
   };
   Parts parts{};
-  parts.position = reinterpret_cast<int32_t*>(take(slots * 4));
-  if (!Direct(slots)) {
+  if (Direct(slots)) {
+    parts.arrivals = reinterpret_cast<int32_t*>(take(Arrivals() * 4));
+  } else {
+    parts.position = reinterpret_cast<int32_t*>(take(slots * 4));
     parts.offsets = reinterpret_cast<int32_t*>(take((E_ + 1) * 4));
     parts.source = reinterpret_cast<int32_t*>(take(slots * 4));
     parts.row_weight = reinterpret_cast<float*>(take(slots * 4));
@@ -124,8 +129,27 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
                         parts.bytes, kAlign, slots, workspace.size(), static_cast<const void*>(workspace.data()))};
   }
   BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
+  if (Direct(slots)) return FewSlots(call, parts, stream);
   BILLFISH_RETURN_IF_ERROR(Experts(call, parts, stream));
   return Combine(call, parts, stream);
+}
+
+// Two launches: both kernels sort for themselves and down combines.
+Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const {
+  const int64_t h_stride = (I_ + 7) / 8 * 8;
+  DecodeWork work;
+  work.slots = call.T * call.top_k;
+  work.top_k = call.top_k;
+  work.first_expert = first_expert_;
+  work.tile_rows = decode_gate_up_->TileRows(work.slots);
+  work.ids = call.ids;
+  work.gather = true;
+  BILLFISH_RETURN_IF_ERROR(decode_gate_up_->RunGateUp(work, call.x, call.x_stride, parts.h, h_stride, parts.arrivals, Arrivals(), stream));
+  work.gather = false;
+  work.x_padded = true;
+  work.overlapped = true;
+  const DecodeCombine combine{parts.arrivals, call.weights, call.addend, call.y, call.y_stride, call.y_dtype};
+  return decode_down_->RunDown(work, parts.h, h_stride, parts.out, H_, combine, stream);
 }
 
 Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows, CUstream stream) const {
@@ -170,20 +194,12 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
   work.tile_rows = decode_gate_up_->TileRows(slots);
-  if (Direct(slots)) {
-    work.ids = call.ids;
-    work.position = parts.position;
-    work.gather = true;
-  } else {
-    BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, stream));
-    work.work = parts.work;
-    work.work_count = parts.work_count;
-    work.source = parts.source;
-  }
+  BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, stream));
+  work.work = parts.work;
+  work.work_count = parts.work_count;
+  work.source = parts.source;
   BILLFISH_RETURN_IF_ERROR(decode_gate_up_->Run(work, call.x, call.x_stride, parts.h, h_stride, stream));
   work.source = nullptr;
-  work.position = nullptr;
-  work.gather = false;
   work.x_padded = true;
   work.overlapped = true;
   return decode_down_->Run(work, parts.h, h_stride, parts.out, H_, stream);

@@ -1,10 +1,11 @@
 // MoePipeline: the expert block on the device, from ids and weights to y, with no word to the host in between.
 //
-//   sort      slots by expert and a list of tiles                  (left out for at most kDirectSlots slots: the decode kernels do it)
+//   sort      slots by expert and a list of tiles
 //   gate|up   h[r] = act(W_gate_up[e] x[token of r] + b)           16-bit, in the type of x
 //   down      out[r] = W_down[e] h[r] + b_down                     fp32; bf16 where fp32 would take more than kMostF32Bytes
 //   combine   y[t] = (addend[t]) + sum_j weights[t][j] out[row of slot t, j]
 //
+// At most kDirectSlots slots take two launches: the decode kernels sort for themselves, and down combines.
 // Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it may be
 // captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each call
 // with its own workspace.
@@ -60,10 +61,12 @@ class MoePipeline {
  private:
   struct Parts;
   Parts Carve(int64_t slots, std::byte* base) const;
+  Status FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Sort(const MoeCall& call, const Parts& parts, int tile_rows, CUstream stream) const;
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
   bool Direct(int64_t slots) const;
+  int64_t Arrivals() const;  ///< counters of down: one a panel
   DType OutType(int64_t slots) const;
 
   const GpuDevice* device_ = nullptr;

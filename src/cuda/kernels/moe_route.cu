@@ -12,7 +12,7 @@ namespace {
 using namespace billfish::cuda;
 
 constexpr uint32_t kAll = 0xffffffffu;
-constexpr uint32_t kTaken = 0;              // below every key
+constexpr uint32_t kTaken = 0;               // below every key
 constexpr uint32_t kLostGroup = 0x007fffff;  // the key of minus infinity
 
 // Larger key = larger value; -0 equals +0.
@@ -83,8 +83,8 @@ __device__ __forceinline__ void KeepBestGroups(uint32_t (&key)[BF_VALUES], const
   }
 }
 
-// The top_k largest keys, largest first, equal keys by id.
-__device__ __forceinline__ void TakeBest(uint32_t (&key)[BF_VALUES], int top_k, int lane, int32_t* ids) {
+// The top_k largest keys, largest first, equal keys by id; the ids and the values behind the keys.
+__device__ __forceinline__ void TakeBest(uint32_t (&key)[BF_VALUES], int top_k, int lane, int32_t* ids, float* values) {
   for (int j = 0; j < top_k; ++j) {
     uint32_t mine = key[0];
 #pragma unroll
@@ -100,7 +100,7 @@ __device__ __forceinline__ void TakeBest(uint32_t (&key)[BF_VALUES], int top_k, 
     for (int i = 0; i < BF_VALUES; ++i) {
       if (static_cast<uint32_t>(lane + 32 * i) == id) key[i] = kTaken;
     }
-    if (lane == 0) ids[j] = static_cast<int32_t>(id);
+    if (lane == 0) ids[j] = static_cast<int32_t>(id), values[j] = Value(best);
   }
 }
 
@@ -147,27 +147,32 @@ extern "C" __global__ void __launch_bounds__(256) moe_route(const __grid_constan
 #pragma unroll
   for (int i = 0; i < BF_VALUES; ++i) logit[i] = lane + 32 * i < args.E ? logits[lane + 32 * i] : __uint_as_float(0xff800000u);
 
+  const bool hashed = args.hash_table != nullptr;
+  const bool by_logit = !hashed && args.correction == nullptr && args.n_group == 1;  // every score rises with its logit
   Softmax softmax{0, 0};
   if (args.score == RouteScore::kSoftmax) {
     uint32_t top = kTaken;
 #pragma unroll
     for (int i = 0; i < BF_VALUES; ++i) top = max(top, Key(logit[i]));
     softmax.top = Value(WarpMax(top));
+    if (by_logit && args.renormalize != 0) {
+      softmax.sum = 1.0f;  // cancels
+    } else {
 #pragma unroll
-    for (int i = 0; i < BF_VALUES; ++i) {
-      if (lane + 32 * i < args.E) softmax.sum += Exp(logit[i] - softmax.top);
+      for (int i = 0; i < BF_VALUES; ++i) {
+        if (lane + 32 * i < args.E) softmax.sum += Exp(logit[i] - softmax.top);
+      }
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) softmax.sum += __shfl_xor_sync(kAll, softmax.sum, step);
     }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) softmax.sum += __shfl_xor_sync(kAll, softmax.sum, step);
   }
 
-  if (args.hash_table != nullptr) {
+  if (hashed) {
     const int64_t row = args.token_ids[t];
     const bool known = row >= 0 && row < args.vocab;
     for (int j = lane; j < args.top_k; j += 32) ids[j] = known ? args.hash_table[row * args.top_k + j] : -1;
   } else {
     uint32_t key[BF_VALUES];
-    const bool by_logit = args.correction == nullptr && args.n_group == 1;  // every score rises with its logit
 #pragma unroll
     for (int i = 0; i < BF_VALUES; ++i) {
       const int e = lane + 32 * i;
@@ -178,10 +183,12 @@ extern "C" __global__ void __launch_bounds__(256) moe_route(const __grid_constan
       }
     }
     if (args.n_group > 1) KeepBestGroups(key, args, lane);
-    TakeBest(key, args.top_k, lane, ids);
+    TakeBest(key, args.top_k, lane, ids, weights);
   }
   __syncwarp();
-  for (int j = lane; j < args.top_k; j += 32) weights[j] = ids[j] < 0 ? 0.0f : Score(args.score, logits[ids[j]], softmax);
+  for (int j = lane; j < args.top_k; j += 32) {
+    weights[j] = ids[j] < 0 ? 0.0f : Score(args.score, by_logit ? weights[j] : logits[ids[j]], softmax);
+  }
   __syncwarp();
   Normalize(weights, args, lane);
   for (int j = lane; j < args.top_k; j += 32) {

@@ -12,6 +12,7 @@ namespace {
 using namespace billfish::cuda;
 
 constexpr uint32_t kAll = 0xffffffffu;
+constexpr int kBatch = 8;  // counts that are read before the first is replaced
 
 // Rows and tiles, scanned together.
 struct Extent {
@@ -40,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
   __shared__ Extent warp_sums[32];
   const int E = args.E, warps = blockDim.x / 32;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int* counts = shared;                // [warps][E], then the rows of an expert before those of a warp
+  int* counts = shared;                 // [warps][E], then the rows of an expert before those of a warp
   int* row_start = shared + warps * E;  // [E + 1]
   int* tile_start = row_start + E + 1;  // [E + 1]
 
@@ -53,6 +54,7 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
   const int batches = (args.slots + 31) / 32, run = (batches + warps - 1) / warps;
   const int first_slot = warp * run * 32, end_slot = min(args.slots, (warp + 1) * run * 32);
   int* mine = counts + warp * E;
+  int first_expert = -1, first_rank = 0;  // of this lane's slot in the first batch: all there is where slots are few
   int next = LocalExpert(args, first_slot + lane);
   for (int base = first_slot; base < end_slot; base += 32) {
     const int e = next;
@@ -63,7 +65,11 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
     __syncwarp();
     if (e >= 0 && rank == 0) mine[e] = before + __popc(same);
     __syncwarp();
-    if (base + lane < end_slot) args.position[base + lane] = e < 0 ? -1 : before + rank;
+    if (base == first_slot) {
+      first_expert = e, first_rank = before + rank;
+    } else if (base + lane < end_slot) {
+      args.position[base + lane] = before + rank;
+    }
   }
   __syncthreads();
 
@@ -73,10 +79,15 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
     const int e = base + threadIdx.x;
     int total = 0;
     if (e < E) {
-      for (int w = 0; w < warps; ++w) {
-        const int count = counts[w * E + e];
-        counts[w * E + e] = total;
-        total += count;
+      for (int w = 0; w < warps; w += kBatch) {
+        int count[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) count[i] = w + i < warps ? counts[(w + i) * E + e] : 0;
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (w + i < warps) counts[(w + i) * E + e] = total;
+          total += count[i];
+        }
       }
     }
     const Extent own{total, (total + args.tile_rows - 1) / args.tile_rows};
@@ -107,9 +118,13 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
 
   for (int base = first_slot; base < end_slot; base += 32) {
     const int slot = base + lane;
-    const int e = slot < end_slot ? LocalExpert(args, slot) : -1;
-    if (e < 0) continue;
-    const int row = row_start[e] + mine[e] + args.position[slot];
+    if (slot >= end_slot) continue;
+    const int e = base == first_slot ? first_expert : LocalExpert(args, slot);
+    if (e < 0) {
+      args.position[slot] = -1;
+      continue;
+    }
+    const int row = row_start[e] + mine[e] + (base == first_slot ? first_rank : args.position[slot]);
     args.position[slot] = row;
     args.source[row] = slot / args.top_k;
     args.row_weight[row] = args.weights[slot];

@@ -47,6 +47,8 @@ struct WorkList {
 struct DirectWork {
   TileWork work[kDirectSlots];
   int32_t source[kDirectSlots];
+  int32_t position[kDirectSlots];
+  float weight[kDirectSlots];
   int32_t tiles;
 };
 
@@ -67,7 +69,8 @@ __device__ __forceinline__ void SortDirect(const GroupedDecodeArgs& args, int la
   if (e >= 0) out.source[row] = args.gather != 0 ? lane / args.top_k : row;
   for (int i = 0; i < tiles; ++i) out.work[first_tile + i] = TileWork{e, first_row + i * kRows, min(kRows, count - i * kRows)};
   if (lane == 0) out.tiles = all_tiles;
-  if (blockIdx.x == 0 && args.position != nullptr && lane < args.slots) args.position[lane] = e < 0 ? -1 : row;
+  out.position[lane] = e < 0 ? -1 : row;
+  out.weight[lane] = lane < args.slots && args.weights != nullptr ? args.weights[lane] : 1.0f;
 }
 
 // 16 bytes, or zeros; then `global` is not read.
@@ -294,12 +297,60 @@ __device__ __forceinline__ void Finish(const GroupedDecodeArgs& args, int panel,
     StoreColumn(args, row, panel * 64 + w * 16 + 8 + q, high);
   }
 }
+
+// Counts the tiles whose sums of a group of panels are in memory; true in the block that brings the last, which then sees them all.
+__device__ __forceinline__ bool IsLastOfPanel(int32_t* arrived, int tiles) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == tiles - 1;
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
+__device__ __forceinline__ float LoadY(const GroupedDecodeArgs& args, int64_t i) {
+  if (args.y_type == 0) return static_cast<const float*>(args.addend)[i];
+  const uint32_t bits = static_cast<const uint16_t*>(args.addend)[i];
+  return args.y_type == 1 ? FloatFromBF16(bits) : FloatFromF16(bits);
+}
+
+// y of all tokens in the columns of kPanels panels from `panel` on: the work of moe_combine, in the same order.
+__device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const DirectWork& work, int panel) {
+  constexpr int kColumns = kPanels * kPanelRows, kBatch = 8;
+  const int tokens = args.slots / args.top_k;
+  for (int i = threadIdx.x; i < tokens * kColumns; i += blockDim.x) {
+    const int t = i / kColumns, column = panel * kPanelRows + i % kColumns;
+    if (column >= args.N) continue;
+    const int64_t at = t * args.y_stride + column;
+    float sum = args.addend == nullptr ? 0.0f : LoadY(args, at);
+    for (int base = 0; base < args.top_k; base += kBatch) {
+      int row[kBatch];
+      float v[kBatch];
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        row[j] = base + j < args.top_k ? work.position[t * args.top_k + base + j] : -1;
+        v[j] = __ldcg(static_cast<const float*>(args.out) + max(row[j], 0) * args.out_stride + column);
+      }
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        if (row[j] >= 0) sum = fmaf(work.weight[t * args.top_k + base + j], v[j], sum);
+      }
+    }
+    if (args.y_type == 0) {
+      static_cast<float*>(args.y)[at] = sum;
+    } else {
+      const uint32_t pair = args.y_type == 1 ? BF16PairFromFloats(sum, 0.0f) : F16PairFromFloats(sum, 0.0f);
+      static_cast<uint16_t*>(args.y)[at] = static_cast<uint16_t>(pair & 0xffffu);
+    }
+  }
+}
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_grouped_decode(const __grid_constant__ GroupedDecodeArgs args) {
   extern __shared__ uint8_t shared[];
   __shared__ DirectWork direct;
-  __shared__ float4 parts[kWarps][4][kPanels * kTiles][32];
+  __shared__ float4 parts[kWarps][4][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane / 4;
 
   if (args.early_weights == 0) {
@@ -308,6 +359,11 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
   }
   WorkList list{args.work, args.source, 0};
   const int groups = (args.panels + kPanels - 1) / kPanels;
+  if constexpr (kKind != ActivationKind::kNone) {
+    if (blockIdx.x == 0) {
+      for (int i = threadIdx.x; i < args.arrival_count; i += blockDim.x) args.arrivals[i] = 0;
+    }
+  }
   if (args.ids != nullptr) {
     if (warp == 0) SortDirect(args, lane, direct);
     __syncthreads();
@@ -373,31 +429,34 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
       }
     }
 
-    __syncthreads();  // the sums of the item before have been read
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-#pragma unroll
-      for (int i = 0; i < kPanels * kTiles; ++i) {
-        const float* v = acc[i / kTiles][w][i % kTiles];
-        if (i % kTiles * 8 < work.rows) parts[warp][w][i][lane] = float4{v[0], v[1], v[2], v[3]};
-      }
-    }
-    __syncthreads();
-    if (kWarps > 4 && warp >= 4) continue;
 #pragma unroll
     for (int i = 0; i < kPanels * kTiles; ++i) {
       const int p = i / kTiles, n = i % kTiles;
       if (n * 8 >= work.rows || panel + p >= args.panels) continue;
-      float4 sum = parts[0][warp][i][lane];
+      __syncthreads();  // the sums before have been read
+#pragma unroll
+      for (int w = 0; w < 4; ++w) parts[warp][w][lane] = float4{acc[p][w][n][0], acc[p][w][n][1], acc[p][w][n][2], acc[p][w][n][3]};
+      __syncthreads();
+      if (kWarps > 4 && warp >= 4) continue;
+      float4 sum = parts[0][warp][lane];
 #pragma unroll
       for (int other = 1; other < kWarps; ++other) {
-        const float4 v = parts[other][warp][i][lane];
+        const float4 v = parts[other][warp][lane];
         sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
       }
       const int token = n * 8 + lane % 4 * 2, row = work.first_row + token;
       const float f0 = factor[p][0], f1 = factor[p][1], b0 = bias[p][0], b1 = bias[p][1];
       if (token < work.rows) Finish(args, panel + p, warp, lane, row, fmaf(f0, sum.x, b0), fmaf(f1, sum.z, b1));
       if (token + 1 < work.rows) Finish(args, panel + p, warp, lane, row + 1, fmaf(f0, sum.y, b0), fmaf(f1, sum.w, b1));
+    }
+    if constexpr (kKind == ActivationKind::kNone) {
+      if (args.arrivals != nullptr && IsLastOfPanel(args.arrivals + item % groups, direct.tiles)) Combine(args, direct, panel);
+    }
+  }
+  if constexpr (kKind == ActivationKind::kNone) {
+    if (args.arrivals != nullptr && direct.tiles == 0) {  // every slot is skipped
+      for (int group = static_cast<int>(blockIdx.x); group < groups; group += static_cast<int>(gridDim.x))
+        Combine(args, direct, group * kPanels);
     }
   }
   WaitCopies<0>();
