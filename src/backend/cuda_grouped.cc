@@ -28,11 +28,6 @@ class CudaGrouped final : public Kernel {
   static Result<std::unique_ptr<Kernel>> Make(const Problem& problem, const std::vector<CudaRow>& rows, const PackedWeight& weight,
                                               const std::vector<float>& bias) {
     auto grouped = std::make_unique<CudaGrouped>();
-    if (!weight.parts().perm.empty()) {
-      return Status(
-          ErrorCode::kUnsupported,
-          "a grouped linear with act-order was asked for on a GPU, where each expert would need rows of its own; use the cpu device");
-    }
     BILLFISH_ASSIGN_OR_RETURN(grouped->gpu_, cuda::GpuDevice::Get(problem.device.index));
     BILLFISH_ASSIGN_OR_RETURN(grouped->weight_, cuda::TileWeight::Upload(weight, *grouped->gpu_, cuda::RowOrder::kPlain));
     const cuda::TileForm& form = grouped->weight_.form();

@@ -15,7 +15,7 @@ struct Family {
   CudaFamily family;
   Op op;
   std::array<std::string_view, 3> names;  // weights of 4, 8 and 16 bits
-  int64_t most_rows;                      // 0 = any
+  bool few_rows;                          // DecodeRows at most
   const char* purpose;
 };
 
@@ -23,22 +23,22 @@ constexpr Family kFamilies[] = {
     {CudaFamily::kLinearDecode,
      Op::kLinear,
      {"w4a16_linear_decode_sm80", "w8a16_linear_decode_sm80", "w16a16_linear_decode_sm80"},
-     kDecodeRows,
+     true,
      "streams the weight once through shared memory at the memory's speed"},
     {CudaFamily::kLinearTile,
      Op::kLinear,
      {"w4a16_linear_tile_sm80", "w8a16_linear_tile_sm80", "w16a16_linear_tile_sm80"},
-     0,
+     false,
      "reuses each decoded weight for a tile of rows on mma.sync"},
     {CudaFamily::kGroupedDecode,
      Op::kGroupedLinear,
      {"w4a16_grouped_decode_sm80", "w8a16_grouped_decode_sm80", "w16a16_grouped_decode_sm80"},
-     0,
+     false,
      "streams each expert that has rows once, for calls with few rows an expert"},
     {CudaFamily::kGroupedTile,
      Op::kGroupedLinear,
      {"w4a16_grouped_tile_sm80", "w8a16_grouped_tile_sm80", "w16a16_grouped_tile_sm80"},
-     0,
+     false,
      "reuses each decoded weight for a tile of an expert's rows on mma.sync"},
 };
 
@@ -49,6 +49,9 @@ std::optional<std::string> Refusal(const Problem& problem, const CudaDeviceInfo&
   if (gpu.major < 8) {
     return fmt::format("needs compute capability 8.0 (bf16 tensor cores, asynchronous copies) and {} has {}.{}; use the cpu device",
                        gpu.name, gpu.major, gpu.minor);
+  }
+  if (problem.act_order && problem.op == Op::kGroupedLinear) {
+    return "gathers rows for many experts at once and act-order has another order of columns for each; use the cpu device";
   }
   if (problem.mode == Mode::kFast) return "keeps activations in 16 bits and fast mode rounds them to int8; use exact mode";
   const int64_t group = problem.scheme.group;
@@ -72,6 +75,8 @@ std::vector<CudaRow> RowsOf(const Problem& problem, const Judge& judge) {
 
 }  // namespace
 
+int64_t DecodeRows(const CudaDeviceInfo& gpu) { return gpu.major == 9 ? 16 : 32; }
+
 std::vector<CudaRow> JudgeCuda(const Problem& problem, const CudaDeviceInfo& gpu, std::string_view wanted, std::string_view environment) {
   const std::span<const std::string_view> names = CudaKernelNames();
   const bool limited = std::find(names.begin(), names.end(), environment) != names.end();
@@ -83,12 +88,12 @@ std::vector<CudaRow> JudgeCuda(const Problem& problem, const CudaDeviceInfo& gpu
       verdict.reason = fmt::format("BILLFISH_KERNEL={} leaves it out; unset the variable to use it", environment);
     } else if (refusal) {
       verdict.reason = *refusal;
-    } else if (family.most_rows > 0 && problem.M > family.most_rows) {
-      verdict.reason = fmt::format("takes calls of up to {} rows and the problem has {}", family.most_rows, problem.M);
+    } else if (family.few_rows && problem.M > DecodeRows(gpu)) {
+      verdict.reason = fmt::format("takes calls of up to {} rows and the problem has {}", DecodeRows(gpu), problem.M);
     } else {
       verdict.supported = true;
       verdict.reason =
-          family.most_rows > 0 ? fmt::format("{}; calls of up to {} rows", family.purpose, family.most_rows) : std::string(family.purpose);
+          family.few_rows ? fmt::format("{}; calls of up to {} rows", family.purpose, DecodeRows(gpu)) : std::string(family.purpose);
     }
   });
 }

@@ -74,10 +74,11 @@ TEST_F(CudaRegistry, NamesFollowTheBitsOfTheWeightAndTheOperation) {
 
 TEST_F(CudaRegistry, ManyRowsLeaveTheDecodeKernelOut) {
   Problem problem = Of(schemes::kMxfp4);
-  problem.M = 65;
+  problem.M = 17;
   EXPECT_EQ(FirstSupported(problem, h200_), "w4a16_linear_tile_sm80");
-  EXPECT_THAT(Explain(problem, h200_).front().reason, HasSubstr("up to 64 rows and the problem has 65"));
-  problem.M = 64;
+  EXPECT_THAT(Explain(problem, h200_).front().reason, HasSubstr("up to 16 rows and the problem has 17"));
+  EXPECT_EQ(FirstSupported(problem, a100_), "w4a16_linear_decode_sm80");
+  problem.M = 16;
   EXPECT_EQ(FirstSupported(problem, h200_), "w4a16_linear_decode_sm80");
 }
 
@@ -104,6 +105,9 @@ TEST_F(CudaRegistry, CombinationsThatCannotBeRightAreRefused) {
   problem = Of(schemes::Int4(128, true));
   problem.activation = DType::kF16;
   EXPECT_EQ(FirstSupported(problem, h200_), "w4a16_linear_decode_sm80");
+  problem = Of(schemes::Int4(128, true), Op::kGroupedLinear);
+  problem.act_order = true;
+  ExpectRefusal(problem, h200_, "act-order has another order of columns for each");
   ExpectRefusal(Of(schemes::kF32), h200_, "convert the weight to bf16 or f16");
   ExpectRefusal(Of(schemes::Int4(24, true)), h200_, "multiple of 16 columns");
 }
