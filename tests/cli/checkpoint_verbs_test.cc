@@ -75,7 +75,7 @@ TEST(Verify, AMatrixBeyondTheToleranceIsNamedAndEndsWithExitCodeOne) {
   const Finished run = RunProgram({"verify", TinyModel(), "--mode", "fast", "--tolerance", "1e-4"});
   EXPECT_EQ(run.exit_code, 1);
   EXPECT_THAT(run.out, HasSubstr("WRONG, worst model.layers."));
-  EXPECT_THAT(run.out, HasSubstr("607 matrices agree with the definition within 1.00e-04"));
+  EXPECT_THAT(run.out, HasSubstr("607 checks agree with the definition within 1.00e-04"));
   const Finished with_json = RunProgram({"verify", TinyModel(), "--mode", "fast", "--tolerance", "1e-4", "--json"});
   EXPECT_EQ(with_json.exit_code, 1);
   EXPECT_FALSE(with_json.Document()["ok"].get<bool>());
@@ -96,7 +96,7 @@ TEST(Verify, AWeightThatIsNoNumberIsWrong) {
   const Finished run = RunProgram({"verify", scratch / "model.safetensors", "--activations", "f32"});
   EXPECT_EQ(run.exit_code, 1);
   EXPECT_THAT(run.out, HasSubstr("1 WRONG, worst bad"));
-  EXPECT_THAT(run.out, HasSubstr("1 of 2 matrices agree"));
+  EXPECT_THAT(run.out, HasSubstr("1 of 2 checks agree"));
 }
 
 TEST(Verify, AKernelThatDoesNotExistIsNamed) {
