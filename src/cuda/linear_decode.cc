@@ -29,29 +29,26 @@ int64_t SharedOfBlock(Arch arch, int blocks) {
   return sm / blocks - 1024;
 }
 
-// Of a warp's ring: what Copier::kStageBytes and the kernels make of it.
+// Of a warp's ring: kStageBytes of the kernel.
 int64_t StageBytes(const TileLayout& layout, const LinearDecodeVariant& v) {
-  const int blocks = v.wgmma ? 1 : v.row_blocks;
-  const int scales = layout.zeros ? layout.scale_bytes() : layout.scale_bytes() * blocks / 4;
-  const int64_t weight = DivideUp(layout.code_bytes() * blocks / 4 + scales + layout.zero_bytes() * blocks / 4, 16) * 16;
+  const int scales = layout.zeros ? layout.scale_bytes() : layout.scale_bytes() * v.row_blocks / 4;
+  const int64_t weight = DivideUp(layout.code_bytes() * v.row_blocks / 4 + scales + layout.zero_bytes() * v.row_blocks / 4, 16) * 16;
   return v.stream_x ? DivideUp(weight, 256) * 256 + v.tokens * layout.unit_k() * 2 : weight;
 }
 
 // Rings and Reduction::Shared.
 int64_t BytesBesideX(const TileLayout& layout, const LinearDecodeVariant& v) {
-  const int teams = v.wgmma ? v.warps / 4 : v.warps;
-  const int64_t sums = int64_t{teams} * v.row_blocks * (v.tokens / 8) * 128 * 4, factors = 2 * v.row_blocks * 16 * 4, barriers = 16;
-  return v.warps * v.stages * StageBytes(layout, v) + v.buffers * (sums + factors + barriers);
+  const int64_t sums = int64_t{v.warps} * v.row_blocks * (v.tokens / 8) * 128 * 4, factors = 2 * v.row_blocks * 16 * 4, barriers = 16;
+  return v.groups * (v.warps * v.stages * StageBytes(layout, v) + v.buffers * (sums + factors + barriers));
 }
 
 // A row of the longest part of K in shared memory. For ldmatrix an odd number of 16-byte chunks, so that eight rows lie in different banks.
-int64_t XRowBytes(const TileLayout& layout, const LinearDecodeVariant& v, int64_t units, int splits_log2) {
-  return DivideUp(units, int64_t{1} << splits_log2) * layout.unit_k() * 2 + (v.wgmma ? 0 : 16);
+int64_t XRowBytes(const TileLayout& layout, int64_t units, int splits_log2) {
+  return DivideUp(units, int64_t{1} << splits_log2) * layout.unit_k() * 2 + 16;
 }
 
 int64_t SharedBytes(const TileLayout& layout, const LinearDecodeVariant& v, int64_t units, int splits_log2, int64_t M) {
-  const int64_t rows = v.stream_x ? 0 : v.wgmma ? v.tokens : M;
-  return BytesBesideX(layout, v) + rows * XRowBytes(layout, v, units, splits_log2);
+  return BytesBesideX(layout, v) + (v.stream_x ? 0 : M * XRowBytes(layout, units, splits_log2));
 }
 
 Result<OutType> OutTypeOf(DType dtype) {
@@ -79,7 +76,7 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
   const CUlaunchConfig config = {static_cast<unsigned>(ctas / size * size),
                                  1,
                                  1,
-                                 static_cast<unsigned>(v.warps * 32),
+                                 static_cast<unsigned>(v.groups * v.warps * 32),
                                  1,
                                  1,
                                  static_cast<unsigned>(shared),
@@ -91,11 +88,11 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
   return clusters;
 }
 
-// The deepest ring that leaves room for x; false if there is no room for a ring of three stages.
+// The deepest ring, up to what keeps the memory busy, that leaves room for x; false if there is no room for a ring of three stages.
 bool FitStages(const TileLayout& layout, int64_t units, Arch arch, LinearDecodeVariant& v) {
-  // What is under way in an SM: more does not make reading faster.
+  // Bytes under way in an SM: more do not make reading faster.
   constexpr int64_t kWanted = 100 << 10, kShortest = 3, kDeepest = 16;
-  const int64_t wanted = std::clamp<int64_t>(1 + kWanted / (StageBytes(layout, v) * v.warps * v.blocks), kShortest, kDeepest);
+  const int64_t wanted = std::clamp<int64_t>(1 + kWanted / (StageBytes(layout, v) * v.warps * v.groups * v.blocks), kShortest, kDeepest);
   const int splits_log2 = HasClusters(arch) ? kMostSplitsLog2 : 0;
   for (v.stages = static_cast<int>(wanted); v.stages >= kShortest; --v.stages) {
     if (SharedBytes(layout, v, units, splits_log2, v.tokens) <= SharedOfBlock(arch, v.blocks)) return true;
@@ -103,41 +100,36 @@ bool FitStages(const TileLayout& layout, int64_t units, Arch arch, LinearDecodeV
   return false;
 }
 
+LinearDecodeVariant BestVariant(const TileLayout& layout, int64_t units, Arch arch, int tokens) {
+  LinearDecodeVariant v{.tokens = tokens, .buffers = tokens == 8 ? 2 : 1};
+  // More row blocks are decoded for each step of x that a warp loads; fewer leave room for x, or for larger units.
+  for (const bool stream_x : {false, true}) {
+    for (const auto& [row_blocks, groups, warps] : {std::array{4, 2, 4}, {2, 2, 4}, {2, 1, 4}, {1, 1, 4}, {1, 1, 1}}) {
+      v.stream_x = stream_x, v.row_blocks = row_blocks, v.groups = groups, v.warps = warps;
+      if (FitStages(layout, units, arch, v)) return v;
+    }
+  }
+  return v;
+}
+
 }  // namespace
 
 std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, int64_t units, Arch arch) {
   std::vector<LinearDecodeVariant> variants;
-  const bool wgmma = arch == Arch{9, 0};
-  for (const int tokens : {8, 16, 32, 64}) {
-    LinearDecodeVariant v{.wgmma = wgmma && tokens >= 32, .tokens = tokens, .warps = 8, .buffers = 2};
-    v.row_blocks = v.wgmma || tokens == 8 ? 4 : 2;
-    if (tokens == 64 && !v.wgmma) break;
-    if (!FitStages(layout, units, arch, v)) {
-      if (v.wgmma) break;
-      v.stream_x = true;
-      while (!FitStages(layout, units, arch, v) && v.warps > 1) v.warps /= 2;
-    }
-    variants.push_back(v);
-  }
+  for (const int tokens : {8, 16}) variants.push_back(BestVariant(layout, units, arch, tokens));
   return variants;
 }
 
 KernelSpec LinearDecodeSpec(const TileLayout& layout, const LinearDecodeVariant& v, bool half, Arch arch) {
   const auto number = [](auto value) { return std::to_string(static_cast<int>(value)); };
   KernelSpec spec;
-  spec.file = v.wgmma ? "w4a16_linear_decode_sm90.cu" : "w4a16_linear_decode_sm80.cu";
-  spec.function = v.wgmma ? "w4a16_linear_decode_sm90" : "w4a16_linear_decode";
+  spec.file = "w4a16_linear_decode_sm80.cu";
+  spec.function = "w4a16_linear_decode";
   spec.defines = {{"BF_CODES", number(layout.codes)}, {"BF_SCALE", number(layout.scale)},      {"BF_GROUP", number(layout.group)},
                   {"BF_ZEROS", number(layout.zeros)}, {"BF_WIDE", number(layout.wide_scales)}, {"BF_ACT", number(half)},
-                  {"BF_TOKENS", number(v.tokens)},    {"BF_STAGES", number(v.stages)},         {"BF_BUFFERS", number(v.buffers)}};
-  if (v.wgmma) {
-    spec.defines.emplace_back("BF_TEAMS", number(v.warps / 4));
-  } else {
-    spec.defines.emplace_back("BF_ROW_BLOCKS", number(v.row_blocks));
-    spec.defines.emplace_back("BF_WARPS", number(v.warps));
-    spec.defines.emplace_back("BF_BLOCKS", number(v.blocks));
-    spec.defines.emplace_back("BF_STREAM_X", number(v.stream_x));
-  }
+                  {"BF_TOKENS", number(v.tokens)},    {"BF_ROW_BLOCKS", number(v.row_blocks)}, {"BF_GROUPS", number(v.groups)},
+                  {"BF_WARPS", number(v.warps)},      {"BF_BLOCKS", number(v.blocks)},         {"BF_STAGES", number(v.stages)},
+                  {"BF_BUFFERS", number(v.buffers)},  {"BF_STREAM_X", number(v.stream_x)}};
   spec.shared_bytes = static_cast<uint32_t>(SharedOfBlock(arch, v.blocks));
   spec.hot = true;
   return spec;
@@ -160,7 +152,7 @@ Result<LinearDecode> LinearDecode::Create(const GpuDevice& device, const TileVie
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
     Loaded loaded{variant, std::move(kernel)};
     for (int s = 0; s <= (HasClusters(device.arch()) && !variant.stream_x ? kMostSplitsLog2 : 0); ++s) {
-      const int64_t shared = SharedBytes(layout, variant, weight.form.units, s, variant.wgmma ? variant.tokens : 1);
+      const int64_t shared = SharedBytes(layout, variant, weight.form.units, s, 1);
       if (shared > SharedOfBlock(device.arch(), variant.blocks)) continue;
       BILLFISH_ASSIGN_OR_RETURN(loaded.clusters[static_cast<size_t>(s)], ActiveClusters(device, loaded.kernel, variant, 1 << s, shared));
     }
@@ -181,7 +173,7 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
     const int64_t most = loaded.clusters[static_cast<size_t>(s)];
     if (most == 0 || SharedBytes(form.layout, v, form.units, s, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
     // In units of the time that an SM needs for a unit: those of the longest slice, an item's end, the exchange within a cluster.
-    const int64_t clusters = std::min(most, items), rounds = DivideUp(items, clusters);
+    const int64_t clusters = std::min(most, DivideUp(items, v.groups)), rounds = DivideUp(items, clusters * v.groups);
     const double time = static_cast<double>(rounds) * (static_cast<double>(DivideUp(form.units, int64_t{1} << s)) + 2) + (s > 0 ? 2 : 0);
     if (time >= best) continue;
     best = time;
@@ -212,12 +204,12 @@ Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileO
     args.panels = static_cast<int32_t>(form.panels);
     args.units = static_cast<int32_t>(form.units);
     args.splits_log2 = plan.splits_log2;
-    args.x_row_bytes = static_cast<int32_t>(XRowBytes(form.layout, loaded.variant, form.units, plan.splits_log2));
+    args.x_row_bytes = static_cast<int32_t>(XRowBytes(form.layout, form.units, plan.splits_log2));
     args.out = out;
     args.x_aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && x_stride % 8 == 0 ? 1 : 0;
     LaunchShape shape;
     shape.grid_x = static_cast<uint32_t>(plan.clusters) << plan.splits_log2;
-    shape.threads = static_cast<uint32_t>(loaded.variant.warps * 32);
+    shape.threads = static_cast<uint32_t>(loaded.variant.groups * loaded.variant.warps * 32);
     shape.shared_bytes = static_cast<uint32_t>(SharedBytes(form.layout, loaded.variant, form.units, plan.splits_log2, rows));
     shape.cluster_x = 1U << plan.splits_log2;
     shape.dependent = HasClusters(device_->arch());

@@ -19,12 +19,12 @@
 
 namespace billfish::cuda {
 
-/// What a kernel is compiled for: the macros of its file.
+/// What the kernel is compiled for: the macros of its file.
 struct LinearDecodeVariant {
-  bool wgmma = false;     ///< the _sm90 kernel, whose teams are warpgroups
-  int tokens = 8;         ///< rows of x at most: 8, 16, 32; with wgmma 32 or 64
+  int tokens = 8;         ///< rows of x at most: 8 or 16
   int row_blocks = 4;     ///< 16-row blocks of an item
-  int warps = 8;          ///< of a CTA
+  int groups = 1;         ///< of a CTA, each at its own item
+  int warps = 8;          ///< of a group in a CTA
   int blocks = 1;         ///< CTAs an SM
   int stages = 2;         ///< units in a warp's ring
   int buffers = 1;        ///< items whose sums are on their way at a time
@@ -44,7 +44,7 @@ class LinearDecode {
   /// kPlain), those of LoadKernel.
   static Result<LinearDecode> Create(const GpuDevice& device, const TileView& weight, DType activation);
 
-  /// Most rows of x that are multiplied in one pass over W: 64 where x fits into the shared memory of a cluster, else 32, 16 or 8.
+  /// Most rows of x that are multiplied in one pass over W.
   int64_t RowsOfPass() const { return loaded_.back().variant.tokens; }
 
   /// y[M,N] = row_scale * (x[M,K] . W^T) + bias, in passes of RowsOfPass() rows. x: M rows, x_stride elements apart; any alignment of 2

@@ -1,19 +1,21 @@
 // Linear for few rows of activations: y = x . W^T at the speed at which W can be read.
 //
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
-//   BF_TOKENS       rows of x at most: 8, 16 or 32
+//   BF_TOKENS       rows of x at most: 8 or 16
 //   BF_ROW_BLOCKS   16-row blocks of an item: 4 (a panel), 2 or 1
-//   BF_WARPS        warps of a CTA            BF_BLOCKS   CTAs an SM
+//   BF_GROUPS       groups of a CTA           BF_WARPS    warps of a group in a CTA
+//   BF_BLOCKS       CTAs an SM
 //   BF_STAGES       units in a warp's ring    BF_BUFFERS  items whose sums are on their way at a time, 1 or 2
 //   BF_STREAM_X     0: the CTA's slice of x stays in shared memory; 1: x comes through the rings, unit by unit
 //
-// W is the A operand: rows of W are the rows of the product, tokens its columns. An item is BF_ROW_BLOCKS row blocks of a panel. A cluster
-// works on one item at a time; its CTAs split K into slices of whole units, and the warps of a CTA take the units of the slice in turn.
-// Every warp decodes whole units alone from its own ring in shared memory, so that the main loop waits for nothing but memory.
+// W is the A operand: rows of W are the rows of the product, tokens its columns. An item is BF_ROW_BLOCKS row blocks of a panel. The CTAs
+// of a cluster split K into slices of whole units; a group is BF_WARPS warps in each of them. It works on one item at a time, and its warps
+// take the units of the item in turn. Every warp decodes whole units alone from its own ring in shared memory, so that the main loop waits
+// for nothing but memory.
 //
-// End of an item: each warp sends its sums to the CTA that finishes them (through distributed shared memory where that is another one),
-// arrives at the cluster's barrier and begins the next item. Only after that does it wait at the barrier and finish its part of the item
-// before: nobody stands still while others end. Sums are added in the order of the CTAs and warps: every run gives the same bits.
+// End of an item: each warp sends its sums to the CTA that finishes them (through distributed shared memory where that is another one) and
+// begins the next item. One warp adds up an item once it has been through the next: nobody stands still while others end. Sums are added
+// in the order of the CTAs and warps: every run gives the same bits.
 //
 // Columns of the tensor-core step beyond M repeat row M - 1 of x and are thrown away.
 #include "cuda/kernels/linear_decode.cuh"
@@ -21,13 +23,13 @@
 namespace {
 using namespace billfish::cuda;
 
-constexpr int kWarps = BF_WARPS, kThreads = 32 * kWarps, kStages = BF_STAGES;
+constexpr int kWarps = BF_WARPS, kGroups = BF_GROUPS, kThreads = 32 * kWarps * kGroups, kStages = BF_STAGES;
 constexpr int kRowBlocks = BF_ROW_BLOCKS, kTokens = BF_TOKENS, kTiles = kTokens / 8;
 constexpr bool kStreamX = BF_STREAM_X != 0;
 
-using WarpWalk = Walk<kWarps, 4 / kRowBlocks>;
-using WarpCopier = Copier<kWarps, kRowBlocks, 4 / kRowBlocks>;
-using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, kWarps, BF_BUFFERS>;
+using WarpCopier = Copier<kWarps, kGroups, kRowBlocks>;
+using WarpWalk = WarpCopier::ItemWalk;
+using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, BF_BUFFERS>;
 
 // Streamed rows of x follow the unit; their 16-byte chunks are addressed by exclusive or.
 constexpr int kXOffset = (WarpCopier::kStageBytes + 255) / 256 * 256;
@@ -38,6 +40,47 @@ __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
                : "r"(address));
+}
+
+// The columns of units first .. last - 1 of every row of x, to rows of x_row_bytes.
+__device__ __forceinline__ void KeepX(const LinearDecodeArgs& args, int first, int last, uint8_t* to) {
+  const int chunks = (last - first) * kRowChunks, k0 = first * kUnitK;
+  if (args.x_aligned == 0 || args.K % 8 != 0) {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < args.M * chunks; i += kThreads) {
+      const int row = i / chunks, chunk = i - row * chunks;
+      *reinterpret_cast<uint4*>(to + row * args.x_row_bytes + chunk * 16) = LoadColumns(args, row, k0 + chunk * 8);
+    }
+    return;
+  }
+  // All loads of a batch are under way before the first is stored: nothing else can begin before x is there.
+  constexpr int kRowsOfBatch = 8, kChunksOfBatch = 2;
+#pragma unroll 1
+  for (int row0 = 0; row0 < args.M; row0 += kRowsOfBatch) {
+#pragma unroll 1
+    for (int chunk0 = threadIdx.x; chunk0 < chunks; chunk0 += kChunksOfBatch * kThreads) {
+      uint4 v[kRowsOfBatch][kChunksOfBatch];
+#pragma unroll
+      for (int r = 0; r < kRowsOfBatch; ++r) {
+#pragma unroll
+        for (int c = 0; c < kChunksOfBatch; ++c) {
+          const int row = row0 + r, chunk = chunk0 + c * kThreads, k = k0 + chunk * 8;
+          v[r][c] = uint4{0, 0, 0, 0};
+          if (row < args.M && chunk < chunks && k < args.K) {
+            v[r][c] = __ldg(reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(args.x) + row * args.x_stride + k));
+          }
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRowsOfBatch; ++r) {
+#pragma unroll
+        for (int c = 0; c < kChunksOfBatch; ++c) {
+          const int row = row0 + r, chunk = chunk0 + c * kThreads;
+          if (row < args.M && chunk < chunks) *reinterpret_cast<uint4*>(to + row * args.x_row_bytes + chunk * 16) = v[r][c];
+        }
+      }
+    }
+  }
 }
 
 // The columns of a unit of every row of x.
@@ -52,6 +95,30 @@ __device__ __forceinline__ void CopyX(const LinearDecodeArgs& args, int unit, ui
       asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
     }
   }
+}
+
+// Int4 codes with a scale for the accumulator are multiplied as 16 + q, which takes no subtraction; the sum of the columns of x, from a
+// step with a row of ones, times 16 + zero point comes off the group's sum before it is scaled. 16 + q is exact, and the sums stay within a
+// few times the size of the products of (q - zero).
+constexpr bool kOffsetCodes = kScaleOnAccumulator && kLayout.codes == TileCodes::kInt4;
+constexpr uint32_t kSixteen = kHalf ? 0x4c004c00u : 0x41804180u, kOnes = kHalf ? 0x3c003c00u : 0x3f803f80u;
+
+__device__ __forceinline__ void DecodeOffset(uint32_t word, uint32_t a[4]) {
+  // The code into the upper bits of the mantissa: 3 of 7 bits below it, or 6 of 10.
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int shift = 4 * j - (kHalf ? 6 : 3);
+    a[j] = weight_detail::MaskOr(shift < 0 ? word << -shift : word >> shift, kHalf ? 0x03c003c0u : 0x00780078u, kSixteen);
+  }
+}
+
+// 16 + zero point of row + 8 * half.
+__device__ __forceinline__ float OffsetOf(const RowScales& scales, int half, int group) {
+  if constexpr (kLayout.zeros) {
+    const int i = half * kLayout.groups() + group;
+    return 16.0f + static_cast<float>(scales.zeros[i / 4] >> (i % 4 * 8) & 0xffu);
+  }
+  return 24.0f;
 }
 
 // acc += W x^T of one unit; x_row: where the lane's row of each 8 tokens begins, at its chunk of the first 32 columns.
@@ -70,7 +137,8 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
   RowScales scales[kRowBlocks];
 #pragma unroll
   for (int rb = 0; rb < kRowBlocks; ++rb) scales[rb] = LoadRowScales(stage + WarpCopier::kCodeBytes - kLayout.code_bytes(), rb, lane / 4);
-  float part[kRowBlocks][kTiles][4];
+  float part[kRowBlocks][kTiles][4], x_sum[kTiles][4];
+  const uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
 #pragma unroll
   for (int block = 0; block < kUnitBlocks; ++block) {
     uint32_t words[kRowBlocks][kBlockWords];
@@ -89,7 +157,11 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
 #pragma unroll
       for (int rb = 0; rb < kRowBlocks; ++rb) {
         uint32_t a[4];
-        DecodePlane(words[rb], scales[rb], block, plane, a);
+        if constexpr (kOffsetCodes) {
+          DecodeOffset(words[rb][plane], a);
+        } else {
+          DecodePlane(words[rb], scales[rb], block, plane, a);
+        }
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) {
           if constexpr (kScaleOnAccumulator) {
@@ -100,16 +172,29 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
           }
         }
       }
+      if constexpr (kOffsetCodes) {
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) {
+          if (step * 16 % kLayout.group == 0) x_sum[n][0] = x_sum[n][1] = x_sum[n][2] = x_sum[n][3] = 0;
+          Mma(x_sum[n], ones, b[step][n]);
+        }
+      }
       if constexpr (kScaleOnAccumulator) {
         if ((step + 1) * 16 % kLayout.group == 0) {
           const int group = step * 16 / kLayout.group;
 #pragma unroll
           for (int rb = 0; rb < kRowBlocks; ++rb) {
             const float low = AccumulatorScale(scales[rb], 0, group), high = AccumulatorScale(scales[rb], 1, group);
+            const float low_offset = kOffsetCodes ? OffsetOf(scales[rb], 0, group) : 0.0f,
+                        high_offset = kOffsetCodes ? OffsetOf(scales[rb], 1, group) : 0.0f;
 #pragma unroll
             for (int n = 0; n < kTiles; ++n) {
-              acc[rb][n][0] += low * part[rb][n][0], acc[rb][n][1] += low * part[rb][n][1];
-              acc[rb][n][2] += high * part[rb][n][2], acc[rb][n][3] += high * part[rb][n][3];
+#pragma unroll
+              for (int i = 0; i < 4; ++i) {
+                float v = part[rb][n][i];
+                if constexpr (kOffsetCodes) v = fmaf(-(i < 2 ? low_offset : high_offset), x_sum[n][i], v);
+                acc[rb][n][i] = fmaf(i < 2 ? low : high, v, acc[rb][n][i]);
+              }
             }
           }
         }
@@ -122,25 +207,25 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
 extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_decode(const __grid_constant__ LinearDecodeArgs args) {
   // rings, partial sums, x
   extern __shared__ __align__(256) uint8_t shared[];
-  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared + kWarps * kStages * kStageBytes);
-  uint8_t* x_slice = reinterpret_cast<uint8_t*>(sums + 1);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared + kGroups * kWarps * kStages * kStageBytes);
+  uint8_t* x_slice = reinterpret_cast<uint8_t*>(sums + kGroups);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp / kWarps;
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   const uint8_t* ring = shared + warp * kStages * kStageBytes;
 
-  ItemReduction reduction(args, sums, rank);
+  ItemReduction reduction(args, sums + group, rank, static_cast<int>(threadIdx.x) % (32 * kWarps));
   reduction.Begin();
   AllowDependents();
-  WarpWalk walk(args, rank, warp);
-  WarpCopier copier(args, walk, 0, lane);
-  int filling = 0;  // the next stage to copy into
+  WarpWalk walk(args, rank, group, warp % kWarps);
+  WarpCopier copier(args, walk, lane);
+  RingPlace<kStages, kStageBytes> filling, reading;
   const auto copy_next = [&] {
     if (!copier.Done()) {
-      const uint32_t stage = SharedAddress(ring) + filling * kStageBytes;
+      const uint32_t stage = SharedAddress(ring) + filling.offset;
       copier.CopyWeights(stage);
       if constexpr (kStreamX) CopyX(args, copier.unit(), stage + kXOffset, lane);
       copier.Advance();
-      filling = filling + 1 == kStages ? 0 : filling + 1;
+      filling.Advance();
     }
     CommitCopies();
   };
@@ -150,17 +235,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
   } else {
     for (int s = 0; s < kStages - 1; ++s) copy_next();  // weights, which no kernel writes
     WaitForPredecessor();
-    const int chunks = (walk.last - walk.first) * kRowChunks;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < args.M * chunks; i += kThreads) {
-      const int row = i / chunks, chunk = i - row * chunks;
-      *reinterpret_cast<uint4*>(x_slice + row * args.x_row_bytes + chunk * 16) = LoadColumns(args, row, walk.first * kUnitK + chunk * 8);
-    }
+    KeepX(args, walk.first, walk.last, x_slice);
     __syncthreads();
   }
 
   reduction.WaitBegun();
-  int slot = 0, before = 0;
+  int before = 0;
   for (; !walk.Done(); walk.NextItem()) {
     const float factor = reduction.LoadFactor(walk.item);
     float acc[kRowBlocks][kTiles][4] = {};
@@ -168,8 +248,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
       WaitCopies<kStages - 2>();
       __syncwarp();
       copy_next();
-      const uint8_t* stage = ring + slot * kStageBytes;
-      slot = slot + 1 == kStages ? 0 : slot + 1;
+      const uint8_t* stage = ring + reading.offset;
+      reading.Advance();
       uint32_t x_row[kTiles];
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
@@ -183,16 +263,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
       MultiplyUnit(stage, x_row, lane, acc);
     }
 
-    if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, walk.item + (BF_BUFFERS - 1) * walk.clusters < walk.items);
+    if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, false, walk.item + (BF_BUFFERS - 1) * walk.groups < walk.items);
     reduction.WaitEmpty(walk.turn);
 #pragma unroll
     for (int rb = 0; rb < kRowBlocks; ++rb) {
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) reduction.Put(walk.turn, warp, rb, n, acc[rb][n]);
+      for (int n = 0; n < kTiles; ++n) reduction.Put(walk.turn, rb, n, acc[rb][n]);
     }
     reduction.Sent(walk.turn, factor);
     before = walk.item;
   }
-  if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, false);
+  if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, true, false);
   WaitCopies<0>();
 }
