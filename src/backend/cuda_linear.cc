@@ -60,7 +60,7 @@ class CudaLinear final : public Kernel {
   }
 
  private:
-  bool Decodes(int64_t rows) const { return decode_ && rows <= DecodeRows(gpu_->info()); }
+  bool Decodes(int64_t rows) const { return decode_ && rows <= kDecodeRows; }
   // The rows of x with their columns in the order of the weight.
   size_t GatheredBytes(int64_t rows) const {
     return weight_.perm() == nullptr ? 0 : (static_cast<size_t>(rows * weight_.form().K) * 2 + 255) / 256 * 256;

@@ -15,7 +15,7 @@ struct Family {
   CudaFamily family;
   Op op;
   std::array<std::string_view, 3> names;  // weights of 4, 8 and 16 bits
-  bool few_rows;                          // DecodeRows at most
+  bool few_rows;                          // kDecodeRows at most
   const char* purpose;
 };
 
@@ -75,8 +75,6 @@ std::vector<CudaRow> RowsOf(const Problem& problem, const Judge& judge) {
 
 }  // namespace
 
-int64_t DecodeRows(const CudaDeviceInfo& gpu) { return gpu.major == 9 ? 16 : 32; }
-
 std::vector<CudaRow> JudgeCuda(const Problem& problem, const CudaDeviceInfo& gpu, std::string_view wanted, std::string_view environment) {
   const std::span<const std::string_view> names = CudaKernelNames();
   const bool limited = std::find(names.begin(), names.end(), environment) != names.end();
@@ -88,12 +86,12 @@ std::vector<CudaRow> JudgeCuda(const Problem& problem, const CudaDeviceInfo& gpu
       verdict.reason = fmt::format("BILLFISH_KERNEL={} leaves it out; unset the variable to use it", environment);
     } else if (refusal) {
       verdict.reason = *refusal;
-    } else if (family.few_rows && problem.M > DecodeRows(gpu)) {
-      verdict.reason = fmt::format("takes calls of up to {} rows and the problem has {}", DecodeRows(gpu), problem.M);
+    } else if (family.few_rows && problem.M > kDecodeRows) {
+      verdict.reason = fmt::format("takes calls of up to {} rows and the problem has {}", kDecodeRows, problem.M);
     } else {
       verdict.supported = true;
       verdict.reason =
-          family.few_rows ? fmt::format("{}; calls of up to {} rows", family.purpose, DecodeRows(gpu)) : std::string(family.purpose);
+          family.few_rows ? fmt::format("{}; calls of up to {} rows", family.purpose, kDecodeRows) : std::string(family.purpose);
     }
   });
 }

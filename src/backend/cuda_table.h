@@ -12,8 +12,8 @@ namespace billfish::backend {
 
 enum class CudaFamily : uint8_t { kLinearDecode, kLinearTile, kGroupedDecode, kGroupedTile };
 
-/// Most rows of a call that kLinearDecode takes on the GPU: where the tile kernel has wgmma it is faster from 17 rows on.
-int64_t DecodeRows(const CudaDeviceInfo& gpu);
+/// Most rows of a call that kLinearDecode takes: the rows of one pass over the weight. The tile kernel is faster from there on.
+inline constexpr int64_t kDecodeRows = 16;
 
 struct CudaRow {
   Verdict verdict;
