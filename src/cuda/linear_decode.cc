@@ -33,7 +33,8 @@ int64_t SharedOfBlock(Arch arch, int blocks) {
 int64_t StageBytes(const TileLayout& layout, const LinearDecodeVariant& v) {
   const int scales = layout.zeros ? layout.scale_bytes() : layout.scale_bytes() * v.row_blocks / 4;
   const int64_t weight = DivideUp(layout.code_bytes() * v.row_blocks / 4 + scales + layout.zero_bytes() * v.row_blocks / 4, 16) * 16;
-  return v.stream_x ? DivideUp(weight, 256) * 256 + v.tokens * layout.unit_k() * 2 : weight;
+  const int units = LinearDecodeStepUnits(layout);
+  return v.stream_x ? DivideUp(units * weight, 256) * 256 + v.tokens * units * layout.unit_k() * 2 : units * weight;
 }
 
 // Rings and Reduction::Shared.
@@ -91,7 +92,7 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
 // The deepest ring, up to what keeps the memory busy, that leaves room for x; false if there is no room for a ring of three stages.
 bool FitStages(const TileLayout& layout, int64_t units, Arch arch, LinearDecodeVariant& v) {
   // Bytes under way in an SM: more do not make reading faster.
-  constexpr int64_t kWanted = 100 << 10, kShortest = 3, kDeepest = 16;
+  constexpr int64_t kWanted = 105 << 10, kShortest = 3, kDeepest = 16;
   const int64_t wanted = std::clamp<int64_t>(1 + kWanted / (StageBytes(layout, v) * v.warps * v.groups * v.blocks), kShortest, kDeepest);
   const int splits_log2 = HasClusters(arch) ? kMostSplitsLog2 : 0;
   for (v.stages = static_cast<int>(wanted); v.stages >= kShortest; --v.stages) {
@@ -100,23 +101,35 @@ bool FitStages(const TileLayout& layout, int64_t units, Arch arch, LinearDecodeV
   return false;
 }
 
-LinearDecodeVariant BestVariant(const TileLayout& layout, int64_t units, Arch arch, int tokens) {
+// All warps of a CTA at one item: the least time for few items. x stays in shared memory if any such kernel leaves room for it.
+LinearDecodeVariant OneGroup(const TileLayout& layout, int64_t units, Arch arch, int tokens) {
   LinearDecodeVariant v{.tokens = tokens, .buffers = tokens == 8 ? 2 : 1};
-  // More row blocks are decoded for each step of x that a warp loads; fewer leave room for x, or for larger units.
   for (const bool stream_x : {false, true}) {
-    for (const auto& [row_blocks, groups, warps] : {std::array{4, 2, 4}, {2, 2, 4}, {2, 1, 4}, {1, 1, 4}, {1, 1, 1}}) {
-      v.stream_x = stream_x, v.row_blocks = row_blocks, v.groups = groups, v.warps = warps;
+    for (const auto& [row_blocks, warps] : {std::array{4, 8}, {2, 8}, {2, 4}, {1, 4}, {1, 1}}) {
+      v.stream_x = stream_x, v.row_blocks = row_blocks, v.warps = warps;
       if (FitStages(layout, units, arch, v)) return v;
     }
   }
   return v;
 }
 
+// Microseconds that a group of a variant takes for an item, measured on an H200 with int4, g128: for each of its units and for its end.
+// Only their ratios matter.
+double ItemTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t slice) {
+  const double size = layout.unit_bytes() / 4352.0, blocks = v.row_blocks / 4.0;
+  return v.groups > 1 ? 0.49 * blocks * size * static_cast<double>(slice) + 0.9 : 0.115 * blocks * size * static_cast<double>(slice) + 1.3;
+}
+
 }  // namespace
 
 std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, int64_t units, Arch arch) {
   std::vector<LinearDecodeVariant> variants;
-  for (const int tokens : {8, 16}) variants.push_back(BestVariant(layout, units, arch, tokens));
+  for (const int tokens : {8, 16}) {
+    variants.push_back(OneGroup(layout, units, arch, tokens));
+    // Four groups end their items at different times, so that a CTA is never without work: for many items.
+    LinearDecodeVariant v{.tokens = tokens, .row_blocks = 2, .groups = 4, .warps = 4};
+    if (FitStages(layout, units, arch, v)) variants.push_back(v);
+  }
   return variants;
 }
 
@@ -164,21 +177,21 @@ Result<LinearDecode> LinearDecode::Create(const GpuDevice& device, const TileVie
 LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
   const TileForm& form = weight_.form;
   LinearDecodePlan plan;
-  while (loaded_[plan.variant].variant.tokens < M) ++plan.variant;
-  const Loaded& loaded = loaded_[plan.variant];
-  const LinearDecodeVariant& v = loaded.variant;
-  const int64_t items = form.panels * 4 / v.row_blocks;
   double best = std::numeric_limits<double>::infinity();
-  for (int s = 0; s <= kMostSplitsLog2; ++s) {
-    const int64_t most = loaded.clusters[static_cast<size_t>(s)];
-    if (most == 0 || SharedBytes(form.layout, v, form.units, s, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
-    // In units of the time that an SM needs for a unit: those of the longest slice, an item's end, the exchange within a cluster.
-    const int64_t clusters = std::min(most, DivideUp(items, v.groups)), rounds = DivideUp(items, clusters * v.groups);
-    const double time = static_cast<double>(rounds) * (static_cast<double>(DivideUp(form.units, int64_t{1} << s)) + 2) + (s > 0 ? 2 : 0);
-    if (time >= best) continue;
-    best = time;
-    plan.splits_log2 = s;
-    plan.clusters = static_cast<int>(clusters);
+  const int tokens = M <= 8 ? 8 : 16;
+  for (size_t i = 0; i < loaded_.size(); ++i) {
+    const LinearDecodeVariant& v = loaded_[i].variant;
+    if (v.tokens != tokens) continue;
+    const int64_t items = form.panels * 4 / v.row_blocks;
+    for (int s = 0; s <= kMostSplitsLog2; ++s) {
+      const int64_t most = loaded_[i].clusters[static_cast<size_t>(s)];
+      if (most == 0 || SharedBytes(form.layout, v, form.units, s, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
+      const int64_t clusters = std::min(most, DivideUp(items, v.groups)), rounds = DivideUp(items, clusters * v.groups);
+      const double time = static_cast<double>(rounds) * ItemTime(form.layout, v, DivideUp(form.units, int64_t{1} << s));
+      if (time >= best) continue;
+      best = time;
+      plan = {i, s, static_cast<int>(clusters)};
+    }
   }
   return plan;
 }

@@ -6,6 +6,11 @@
 
 namespace billfish::cuda {
 
+/// Units that a warp takes at a time: 4-bit units of 64 columns go in pairs.
+BILLFISH_HD constexpr int LinearDecodeStepUnits(const TileLayout& layout) {
+  return layout.code_bits() == 4 && layout.unit_k() == 64 ? 2 : 1;
+}
+
 struct LinearDecodeArgs {
   const uint8_t* weight = nullptr;     ///< units in the layout of the kernel
   const float* row_scale = nullptr;    ///< [panels * 64], may be null

@@ -11,6 +11,8 @@ namespace billfish::cuda {
 
 inline constexpr int kUnitK = kLayout.unit_k(), kUnitBlocks = kUnitK / kBlockK;
 inline constexpr int kRowChunks = kUnitK / 8;  // 16-byte chunks of a unit's columns in a row of x
+/// Units that a warp takes at a time: enough work to make up for going on to the next.
+inline constexpr int kStepUnits = LinearDecodeStepUnits(kLayout);
 
 /// Columns k .. k + 7 of a row of x; zero beyond K.
 __device__ __forceinline__ uint4 LoadColumns(const LinearDecodeArgs& args, int row, int k) {
@@ -25,7 +27,7 @@ __device__ __forceinline__ uint4 LoadColumns(const LinearDecodeArgs& args, int r
 }
 
 /// The items and units of a warp, in order. Items are the panels or equal parts of them; a group (kWarps warps in each CTA of a cluster)
-/// works on one at a time, its warps in CTA `rank` on the units first .. last - 1 in turn.
+/// works on one at a time, its warps in CTA `rank` on the units first .. last - 1 in turn, kStepUnits at a time.
 template <int kWarps, int kGroups, int kItemsOfPanel>
 struct Walk {
   int item, unit, turn;
@@ -49,11 +51,11 @@ struct Walk {
     unit = FirstUnit();
   }
   // The warps take turns in being the first, so that none has the short end every time.
-  __device__ __forceinline__ int FirstUnit() const { return first + (warp + turn) % kWarps; }
+  __device__ __forceinline__ int FirstUnit() const { return first + (warp + turn) % kWarps * kStepUnits; }
 };
 
-/// What a warp copies into its ring: kRowBlocks row blocks of each of its units.
-/// A stage is [slab][row block][lane] 16 bytes of codes, then the scales and zero points of these row blocks.
+/// What a warp copies into its ring: kRowBlocks row blocks of each of its units; a stage holds kStepUnits.
+/// A unit is [slab][row block][lane] 16 bytes of codes, then the scales and zero points of these row blocks.
 template <int kWarps, int kGroups, int kRowBlocks>
 class Copier {
  public:
@@ -63,7 +65,7 @@ class Copier {
   static constexpr int kCodeBytes = kSlabs * kRowBlocks * 512;
   // LoadRowScales finds zero points behind the scales of all four row blocks.
   static constexpr int kScaleBytes = kLayout.zeros ? kLayout.scale_bytes() : kLayout.scale_bytes() * kRowBlocks / 4;
-  static constexpr int kStageBytes = (kCodeBytes + kScaleBytes + kLayout.zero_bytes() * kRowBlocks / 4 + 15) / 16 * 16;
+  static constexpr int kUnitBytes = (kCodeBytes + kScaleBytes + kLayout.zero_bytes() * kRowBlocks / 4 + 15) / 16 * 16;
 
   __device__ __forceinline__ Copier(const LinearDecodeArgs& args, const ItemWalk& walk, int lane)
       : args_(args), walk_(walk), lane_(lane), policy_(EvictFirst()) {
@@ -76,27 +78,35 @@ class Copier {
   /// Call while not Done, before Advance.
   __device__ __forceinline__ void CopyWeights(uint32_t stage) const {
     stage += lane_ * 16;
+    CopyUnit(stage, 0);
 #pragma unroll
-    for (int slab = 0; slab < kSlabs; ++slab) {
-#pragma unroll
-      for (int rb = 0; rb < kRowBlocks; ++rb) {
-        CopyAsync16(stage + (slab * kRowBlocks + rb) * 512, from_ + slab * kSlabBytes + rb * 512, policy_);
-      }
+    for (int u = 1; u < kStepUnits; ++u) {
+      if (walk_.unit + u < walk_.last) CopyUnit(stage + u * kUnitBytes, u * kLayout.unit_bytes());
     }
-    CopyFew<kLayout.scale_bytes() / 4>(stage + kCodeBytes, scales_);
-    CopyFew<kLayout.zero_bytes() / 4>(stage + kCodeBytes + kScaleBytes, zeros_);
   }
 
   __device__ __forceinline__ void Advance() {
-    constexpr int kStep = kWarps * kLayout.unit_bytes();
-    walk_.unit += kWarps;
-    from_ += kStep, scales_ += kStep, zeros_ += kStep;
+    constexpr int kStep = kWarps * kStepUnits;
+    walk_.unit += kStep;
+    from_ += kStep * kLayout.unit_bytes(), scales_ += kStep * kLayout.unit_bytes(), zeros_ += kStep * kLayout.unit_bytes();
     if (walk_.unit < walk_.last) return;
     walk_.NextItem();
     Settle();
   }
 
  private:
+  __device__ __forceinline__ void CopyUnit(uint32_t to, int offset) const {
+#pragma unroll
+    for (int slab = 0; slab < kSlabs; ++slab) {
+#pragma unroll
+      for (int rb = 0; rb < kRowBlocks; ++rb) {
+        CopyAsync16(to + (slab * kRowBlocks + rb) * 512, from_ + offset + slab * kSlabBytes + rb * 512, policy_);
+      }
+    }
+    CopyFew<kLayout.scale_bytes() / 4>(to + kCodeBytes, scales_ + offset);
+    CopyFew<kLayout.zero_bytes() / 4>(to + kCodeBytes + kScaleBytes, zeros_ + offset);
+  }
+
   // To the next unit that exists: a slice may have fewer units than there are warps, or none.
   __device__ __forceinline__ void Settle() {
     while (!walk_.Done() && walk_.unit >= walk_.last) {

@@ -32,8 +32,9 @@ using WarpWalk = WarpCopier::ItemWalk;
 using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, BF_BUFFERS>;
 
 // Streamed rows of x follow the unit; their 16-byte chunks are addressed by exclusive or.
-constexpr int kXOffset = (WarpCopier::kStageBytes + 255) / 256 * 256;
-constexpr int kStageBytes = kStreamX ? kXOffset + kTokens * kUnitK * 2 : WarpCopier::kStageBytes;
+constexpr int kXOffset = (kStepUnits * WarpCopier::kUnitBytes + 255) / 256 * 256;
+constexpr int kXRowBytes = kStepUnits * kUnitK * 2;
+constexpr int kStageBytes = kStreamX ? kXOffset + kTokens * kXRowBytes : kStepUnits * WarpCopier::kUnitBytes;
 constexpr int kSlabsOfBlock = WarpCopier::kSlabs / kUnitBlocks;
 
 __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
@@ -83,11 +84,12 @@ __device__ __forceinline__ void KeepX(const LinearDecodeArgs& args, int first, i
   }
 }
 
-// The columns of a unit of every row of x.
+// The columns of the units of a stage of every row of x.
 __device__ __forceinline__ void CopyX(const LinearDecodeArgs& args, int unit, uint32_t to, int lane) {
-  for (int i = lane; i < args.M * kRowChunks; i += 32) {
-    const int r = i / kRowChunks, chunk = i % kRowChunks, k = unit * kUnitK + chunk * 8;
-    const uint32_t at = to + (r * kRowChunks + (chunk ^ (r & 7))) * 16;
+  constexpr int kChunks = kXRowBytes / 16;
+  for (int i = lane; i < args.M * kChunks; i += 32) {
+    const int r = i / kChunks, chunk = i % kChunks, k = unit * kUnitK + chunk * 8;
+    const uint32_t at = to + (r * kChunks + (chunk ^ (r & 7))) * 16;
     if (args.x_aligned != 0 && k + 8 <= args.K) {
       CopyAsync16(at, static_cast<const uint16_t*>(args.x) + r * args.x_stride + k);
     } else {
@@ -95,30 +97,6 @@ __device__ __forceinline__ void CopyX(const LinearDecodeArgs& args, int unit, ui
       asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
     }
   }
-}
-
-// Int4 codes with a scale for the accumulator are multiplied as 16 + q, which takes no subtraction; the sum of the columns of x, from a
-// step with a row of ones, times 16 + zero point comes off the group's sum before it is scaled. 16 + q is exact, and the sums stay within a
-// few times the size of the products of (q - zero).
-constexpr bool kOffsetCodes = kScaleOnAccumulator && kLayout.codes == TileCodes::kInt4;
-constexpr uint32_t kSixteen = kHalf ? 0x4c004c00u : 0x41804180u, kOnes = kHalf ? 0x3c003c00u : 0x3f803f80u;
-
-__device__ __forceinline__ void DecodeOffset(uint32_t word, uint32_t a[4]) {
-  // The code into the upper bits of the mantissa: 3 of 7 bits below it, or 6 of 10.
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const int shift = 4 * j - (kHalf ? 6 : 3);
-    a[j] = weight_detail::MaskOr(shift < 0 ? word << -shift : word >> shift, kHalf ? 0x03c003c0u : 0x00780078u, kSixteen);
-  }
-}
-
-// 16 + zero point of row + 8 * half.
-__device__ __forceinline__ float OffsetOf(const RowScales& scales, int half, int group) {
-  if constexpr (kLayout.zeros) {
-    const int i = half * kLayout.groups() + group;
-    return 16.0f + static_cast<float>(scales.zeros[i / 4] >> (i % 4 * 8) & 0xffu);
-  }
-  return 24.0f;
 }
 
 // acc += W x^T of one unit; x_row: where the lane's row of each 8 tokens begins, at its chunk of the first 32 columns.
@@ -137,8 +115,7 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
   RowScales scales[kRowBlocks];
 #pragma unroll
   for (int rb = 0; rb < kRowBlocks; ++rb) scales[rb] = LoadRowScales(stage + WarpCopier::kCodeBytes - kLayout.code_bytes(), rb, lane / 4);
-  float part[kRowBlocks][kTiles][4], x_sum[kTiles][4];
-  const uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
+  float part[kRowBlocks][kTiles][4];
 #pragma unroll
   for (int block = 0; block < kUnitBlocks; ++block) {
     uint32_t words[kRowBlocks][kBlockWords];
@@ -157,11 +134,7 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
 #pragma unroll
       for (int rb = 0; rb < kRowBlocks; ++rb) {
         uint32_t a[4];
-        if constexpr (kOffsetCodes) {
-          DecodeOffset(words[rb][plane], a);
-        } else {
-          DecodePlane(words[rb], scales[rb], block, plane, a);
-        }
+        DecodePlane(words[rb], scales[rb], block, plane, a);
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) {
           if constexpr (kScaleOnAccumulator) {
@@ -172,29 +145,16 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, const uint32_
           }
         }
       }
-      if constexpr (kOffsetCodes) {
-#pragma unroll
-        for (int n = 0; n < kTiles; ++n) {
-          if (step * 16 % kLayout.group == 0) x_sum[n][0] = x_sum[n][1] = x_sum[n][2] = x_sum[n][3] = 0;
-          Mma(x_sum[n], ones, b[step][n]);
-        }
-      }
       if constexpr (kScaleOnAccumulator) {
         if ((step + 1) * 16 % kLayout.group == 0) {
           const int group = step * 16 / kLayout.group;
 #pragma unroll
           for (int rb = 0; rb < kRowBlocks; ++rb) {
             const float low = AccumulatorScale(scales[rb], 0, group), high = AccumulatorScale(scales[rb], 1, group);
-            const float low_offset = kOffsetCodes ? OffsetOf(scales[rb], 0, group) : 0.0f,
-                        high_offset = kOffsetCodes ? OffsetOf(scales[rb], 1, group) : 0.0f;
 #pragma unroll
             for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-              for (int i = 0; i < 4; ++i) {
-                float v = part[rb][n][i];
-                if constexpr (kOffsetCodes) v = fmaf(-(i < 2 ? low_offset : high_offset), x_sum[n][i], v);
-                acc[rb][n][i] = fmaf(i < 2 ? low : high, v, acc[rb][n][i]);
-              }
+              for (int i = 0; i < 4; ++i) acc[rb][n][i] = fmaf(i < 2 ? low : high, part[rb][n][i], acc[rb][n][i]);
             }
           }
         }
@@ -244,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
   for (; !walk.Done(); walk.NextItem()) {
     const float factor = reduction.LoadFactor(walk.item);
     float acc[kRowBlocks][kTiles][4] = {};
-    for (; walk.unit < walk.last; walk.unit += kWarps) {
+    for (; walk.unit < walk.last; walk.unit += kWarps * kStepUnits) {
       WaitCopies<kStages - 2>();
       __syncwarp();
       copy_next();
@@ -255,12 +215,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
       for (int n = 0; n < kTiles; ++n) {
         const int row = min(n * 8 + lane % 8, args.M - 1);
         if constexpr (kStreamX) {
-          x_row[n] = SharedAddress(stage) + kXOffset + row * kUnitK * 2 + (lane / 8 ^ (row & 7)) * 16;
+          x_row[n] = SharedAddress(stage) + kXOffset + row * kXRowBytes + (lane / 8 ^ (row & 7)) * 16;
         } else {
           x_row[n] = SharedAddress(x_slice) + row * args.x_row_bytes + (walk.unit - walk.first) * kUnitK * 2 + lane / 8 * 16;
         }
       }
-      MultiplyUnit(stage, x_row, lane, acc);
+#pragma unroll 1
+      for (int u = 0; u < kStepUnits && walk.unit + u < walk.last; ++u) {
+        MultiplyUnit(stage + u * WarpCopier::kUnitBytes, x_row, lane, acc);
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n) x_row[n] += kUnitK * 2;
+      }
     }
 
     if (walk.turn > 0) reduction.Finish(walk.turn - 1, before, false, walk.item + (BF_BUFFERS - 1) * walk.groups < walk.items);
