@@ -38,9 +38,9 @@ struct DecodeWork {
   bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
 };
 
-/// With ids: the down kernel adds the slots of a token up by itself, whichever block finishes a panel last. Without: see MoePipeline.
+/// With ids: the down kernel adds the slots of a token up by itself, whichever warp finishes 16 columns last. Without: see MoePipeline.
 struct DecodeCombine {
-  int32_t* arrivals = nullptr;     ///< [panels of the down matrix] on the device, cleared by the gate|up call, counted up by the down call
+  int32_t* arrivals = nullptr;  ///< [4 * panels of the down matrix] on the device, cleared by the gate|up call, counted up by the down call
   const float* weights = nullptr;  ///< [T][top_k]
   const void* addend = nullptr;    ///< like y, or null
   void* y = nullptr;               ///< [T][y_stride]

@@ -42,7 +42,13 @@ struct SortArgs {
   int32_t* work_count = nullptr;
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
   int32_t tile_rows = 1;  ///< most rows of a TileWork
+  // The sort of many slots, in three launches.
+  int32_t* counts = nullptr;  ///< [chunks][E] scratch
+  int32_t phase = 0;          ///< 0: ranks within chunks and counts, 1: scan, 2: scatter
 };
+
+/// Slots of a chunk: those that one block ranks.
+inline constexpr int kSortChunk = 1024;
 
 /// Entries of SortArgs::work at most.
 BILLFISH_HD constexpr int64_t MostTiles(int64_t slots, int64_t E, int64_t tile_rows) { return (slots < E ? slots : E) + slots / tile_rows; }
@@ -71,8 +77,9 @@ struct GroupedDecodeArgs {
   int32_t gather = 0;         ///< with ids: x has a row a token (1) or a row a sorted row (0)
   int32_t early_weights = 0;  ///< everything but x was written before the previous kernel began: read weights ahead of its end
   ActivationParameters activation;
-  // With ids: whichever block of the down kernel finishes a panel last combines it, y as in CombineArgs.
-  int32_t* arrivals = nullptr;     ///< [panels] counters; with an activation they are cleared, without one they are counted up
+  // With ids: whichever warp of the down kernel finishes 16 columns last combines them, y as in CombineArgs.
+  int32_t* arrivals =
+      nullptr;  ///< [panels * 4] counters, one for 16 columns; with an activation they are cleared, without one they are counted up
   int32_t arrival_count = 0;       ///< to clear
   int32_t y_type = 0;              ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
   const float* weights = nullptr;  ///< [slots]

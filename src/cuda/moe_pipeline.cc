@@ -44,6 +44,7 @@ struct MoePipeline::Parts {
   int32_t* source;
   int32_t* position;
   float* row_weight;
+  int32_t* counts;
   TileWork* work;
   int32_t* work_count;
   void* h;    ///< [slots][I], rows at multiples of 8 elements
@@ -84,7 +85,7 @@ bool MoePipeline::Decodes(int64_t slots) const { return slots <= kDecodeMeanRows
 
 bool MoePipeline::Direct(int64_t slots) const { return slots <= kDirectSlots && Decodes(slots); }
 
-int64_t MoePipeline::Arrivals() const { return TilePanels(H_); }
+int64_t MoePipeline::Arrivals() const { return TilePanels(H_) * 4; }
 
 DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
 
@@ -103,6 +104,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
     parts.offsets = reinterpret_cast<int32_t*>(take((E_ + 1) * 4));
     parts.source = reinterpret_cast<int32_t*>(take(slots * 4));
     parts.row_weight = reinterpret_cast<float*>(take(slots * 4));
+    parts.counts = reinterpret_cast<int32_t*>(take(SlotSort::ScratchCounts(slots, E_) * 4));
     parts.work_count = reinterpret_cast<int32_t*>(take(4));
     parts.work = reinterpret_cast<TileWork*>(take(MostTiles(slots, E_, 1) * static_cast<int64_t>(sizeof(TileWork))));
   }
@@ -160,6 +162,7 @@ Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows,
   args.source = parts.source;
   args.position = parts.position;
   args.row_weight = parts.row_weight;
+  args.counts = parts.counts;
   args.work = parts.work;
   args.work_count = parts.work_count;
   args.slots = static_cast<int32_t>(call.T * call.top_k);

@@ -66,7 +66,7 @@ class MoePipeline {
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
   bool Direct(int64_t slots) const;
-  int64_t Arrivals() const;  ///< counters of down: one a panel
+  int64_t Arrivals() const;  ///< counters of down: one for each 16 columns
   DType OutType(int64_t slots) const;
 
   const GpuDevice* device_ = nullptr;

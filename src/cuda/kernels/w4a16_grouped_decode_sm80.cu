@@ -1,7 +1,7 @@
 // Grouped linear for few rows an expert, weights streamed once: gate|up with its activation, or down.
 //
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
-//   BF_ROWS         rows of a tile at most: 8, 16 or 32
+//   BF_ROWS         rows of a tile at most: 8 or 16
 //   BF_PANELS       panels of 64 packed rows a block works on at a time, 1 or 2: they share the rows of x
 //   BF_WARPS        warps of a block, at least 4: more of them where there are few items
 //   BF_STAGES       units that a warp has in its ring          BF_BLOCKS   blocks an SM
@@ -30,6 +30,7 @@ constexpr ActivationKind kKind = static_cast<ActivationKind>(BF_ACTIVATION);
 
 constexpr int kUnitK = kLayout.unit_k();
 constexpr int kBlocks = kUnitK / kBlockK;
+constexpr int kGroup = kLayout.group == 0 ? kUnitK : kLayout.group;
 constexpr int kUnitChunks = kLayout.unit_bytes() / 16;
 constexpr int kRowBytes = kUnitK * 2;  // of a row's slice of x
 constexpr int kRowChunks = kRowBytes / 16;
@@ -87,11 +88,10 @@ class Copier {
       : args_(args), list_(list), ring_(ring), to_(ring), warp_(warp), lane_(lane), policy_(EvictFirst()) {
     groups_ = (args.panels + kPanels - 1) / kPanels;
     item_ = warp < args.units ? static_cast<int>(blockIdx.x) : list.items;
-    work_ = WorkOf(item_);
+    const TileWork work = WorkOf(item_);
     next_work_ = WorkOf(item_ + static_cast<int>(gridDim.x));
-    later_work_ = WorkOf(item_ + 2 * static_cast<int>(gridDim.x));
-    SourcesOf(work_, next_source_);
-    Enter();
+    SourcesOf(work, next_source_);
+    Enter(work.expert);
   }
 
   __device__ __forceinline__ void Copy() {
@@ -159,16 +159,13 @@ class Copier {
     if (units_left_ > 0) {
       k_left_ -= kWarps * kUnitK;
 #pragma unroll
-      for (int p = 0; p < kPanels; ++p) panel_[p] += kWarps * kLayout.unit_bytes();
-#pragma unroll
       for (int i = 0; i < kRowCopies; ++i) row_[i] += kWarps * kUnitK;
+#pragma unroll
+      for (int p = 0; p < kPanels; ++p) panel_[p] += kWarps * kLayout.unit_bytes();
       return;
     }
     item_ += static_cast<int>(gridDim.x);
-    work_ = next_work_;
-    next_work_ = later_work_;
-    later_work_ = WorkOf(item_ + 2 * static_cast<int>(gridDim.x));
-    Enter();
+    Enter(next_expert_);
   }
 
   __device__ __forceinline__ TileWork WorkOf(int item) const { return item < list_.items ? list_.work[item / groups_] : TileWork{0, 0, 0}; }
@@ -183,15 +180,15 @@ class Copier {
     }
   }
 
-  // Begins item_ = work_. What the next item needs is asked for one item ahead, its tile two.
-  __device__ __forceinline__ void Enter() {
+  // Begins item_. The rows of the next item are asked for one item ahead, its tile two.
+  __device__ __forceinline__ void Enter(int expert_id) {
     if (item_ >= list_.items) return;
     units_left_ = args_.units - warp_;
-    const int chunk = lane_ % kRowChunks, k = warp_ * kUnitK + chunk * 8;
+    const int k = warp_ * kUnitK + lane_ % kRowChunks * 8;
     k_left_ = args_.K - k;
     const int panel = item_ % groups_ * kPanels;
     const int64_t panel_bytes = static_cast<int64_t>(args_.units) * kLayout.unit_bytes();
-    const uint8_t* expert = args_.weight + work_.expert * args_.expert_bytes + warp_ * kLayout.unit_bytes() + lane_ * 16;
+    const uint8_t* expert = args_.weight + expert_id * args_.expert_bytes + warp_ * kLayout.unit_bytes() + lane_ * 16;
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) panel_[p] = expert + min(panel + p, args_.panels - 1) * panel_bytes;
     absent_ = 0;
@@ -200,7 +197,9 @@ class Copier {
       if (next_source_[i] < 0) absent_ |= 1u << i;
       row_[i] = static_cast<const uint16_t*>(args_.x) + max(next_source_[i], 0) * args_.x_stride + k;
     }
+    next_expert_ = next_work_.expert;
     SourcesOf(next_work_, next_source_);
+    next_work_ = WorkOf(item_ + 2 * static_cast<int>(gridDim.x));
   }
 
   const GroupedDecodeArgs& args_;
@@ -209,11 +208,12 @@ class Copier {
   int warp_, lane_;
   uint64_t policy_;
   int groups_, item_, units_left_ = 0, k_left_ = 0;
-  TileWork work_, next_work_, later_work_;
+  int next_expert_ = 0;
+  TileWork next_work_;  ///< of the item after the next
   const uint8_t* panel_[kPanels];
   const uint16_t* row_[kRowCopies];
-  uint32_t absent_ = 0;
-  int next_source_[kRowCopies];
+  uint32_t absent_ = 0;          ///< bit i: the tile has no row i
+  int next_source_[kRowCopies];  ///< rows of x, -1 = none
 };
 
 __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
@@ -257,8 +257,8 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, int lane, flo
           for (int n = 0; n < kActive; ++n) Mma(kScaleOnAccumulator ? part[n] : acc[p][w][n], a, b[block * kPlanes + plane][n]);
           if constexpr (kScaleOnAccumulator) {
             const int k = block * kBlockK + plane * 16 + 16;
-            if (k % kLayout.group == 0) {
-              const int group = k / kLayout.group - 1;
+            if (k % kGroup == 0) {
+              const int group = k / kGroup - 1;
               const float low = AccumulatorScale(scales, 0, group), high = AccumulatorScale(scales, 1, group);
 #pragma unroll
               for (int n = 0; n < kActive; ++n) {
@@ -298,15 +298,15 @@ __device__ __forceinline__ void Finish(const GroupedDecodeArgs& args, int panel,
   }
 }
 
-// Counts the tiles whose sums of a group of panels are in memory; true in the block that brings the last, which then sees them all.
-__device__ __forceinline__ bool IsLastOfPanel(int32_t* arrived, int tiles) {
-  __shared__ bool last;
+// Counts the tiles whose sums of 16 columns are in memory; true in the warp that brings the last, which then sees them all.
+__device__ __forceinline__ bool IsLastTile(int32_t* arrived, int tiles, int lane) {
   __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == tiles - 1;
-  __syncthreads();
+  __syncwarp();
+  int before = 0;
+  if (lane == 0) before = atomicAdd(arrived, 1);
+  before = __shfl_sync(kAll, before, 0);
   __threadfence();
-  return last;
+  return before == tiles - 1;
 }
 
 __device__ __forceinline__ float LoadY(const GroupedDecodeArgs& args, int64_t i) {
@@ -315,13 +315,12 @@ __device__ __forceinline__ float LoadY(const GroupedDecodeArgs& args, int64_t i)
   return args.y_type == 1 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
-// y of all tokens in the columns of kPanels panels from `panel` on: the work of moe_combine, in the same order.
-__device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const DirectWork& work, int panel) {
-  constexpr int kColumns = kPanels * kPanelRows, kBatch = 8;
-  const int tokens = args.slots / args.top_k;
-  for (int i = threadIdx.x; i < tokens * kColumns; i += blockDim.x) {
-    const int t = i / kColumns, column = panel * kPanelRows + i % kColumns;
-    if (column >= args.N) continue;
+// y of all tokens in 16 columns from `first` on: the work of moe_combine, in the same order.
+__device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const DirectWork& work, int first, int lane) {
+  constexpr int kBatch = 8;
+  const int tokens = args.slots / args.top_k, column = first + lane % 16;
+  if (column >= args.N) return;
+  for (int t = lane / 16; t < tokens; t += 2) {
     const int64_t at = t * args.y_stride + column;
     float sum = args.addend == nullptr ? 0.0f : LoadY(args, at);
     for (int base = 0; base < args.top_k; base += kBatch) {
@@ -351,19 +350,20 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
   extern __shared__ uint8_t shared[];
   __shared__ DirectWork direct;
   __shared__ float4 parts[kWarps][4][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane / 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  uint8_t* const ring = shared + warp * kStages * kStageBytes;
 
   if (args.early_weights == 0) {
     WaitForPredecessor();
     AllowDependents();
   }
-  WorkList list{args.work, args.source, 0};
-  const int groups = (args.panels + kPanels - 1) / kPanels;
   if constexpr (kKind != ActivationKind::kNone) {
     if (blockIdx.x == 0) {
       for (int i = threadIdx.x; i < args.arrival_count; i += blockDim.x) args.arrivals[i] = 0;
     }
   }
+  WorkList list{args.work, args.source, 0};
+  const int groups = (args.panels + kPanels - 1) / kPanels;
   if (args.ids != nullptr) {
     if (warp == 0) SortDirect(args, lane, direct);
     __syncthreads();
@@ -372,7 +372,6 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
     list.items = *args.work_count * groups;
   }
 
-  uint8_t* ring = shared + warp * kStages * kStageBytes;
   Copier copier(args, list, SharedAddress(ring), warp, lane);
   if (args.early_weights != 0) {
     Copier ahead = copier;
@@ -384,18 +383,19 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
     for (int s = 0; s < kStages - 1; ++s) copier.Copy();
   }
 
+  const int step = static_cast<int>(gridDim.x);
   int stage = 0;
   TileWork next_work = static_cast<int>(blockIdx.x) < list.items ? list.work[blockIdx.x / groups] : TileWork{0, 0, 0};
-  for (int item = static_cast<int>(blockIdx.x); item < list.items; item += static_cast<int>(gridDim.x)) {
+  for (int item = static_cast<int>(blockIdx.x); item < list.items; item += step) {
     const TileWork work = next_work;
-    if (item + static_cast<int>(gridDim.x) < list.items) next_work = list.work[(item + static_cast<int>(gridDim.x)) / groups];
+    if (item + step < list.items) next_work = list.work[(item + step) / groups];
     const int panel = item % groups * kPanels;
     // The factors and biases of the rows that this warp finishes, asked for long before they are needed.
     float factor[kPanels][2], bias[kPanels][2];
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
-      const int64_t row =
-          (static_cast<int64_t>(work.expert) * args.panels + min(panel + p, args.panels - 1)) * kPanelRows + warp % 4 * 16 + q;
+      const int64_t packed_panel = static_cast<int64_t>(work.expert) * args.panels + min(panel + p, args.panels - 1);
+      const int64_t row = packed_panel * kPanelRows + warp % 4 * 16 + lane / 4;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         factor[p][half] = args.row_scale == nullptr ? 1.0f : __ldg(args.row_scale + row + 8 * half);
@@ -410,53 +410,56 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_group
       copier.Copy();
       const uint8_t* filled = ring + stage * kStageBytes;
       stage = stage + 1 == kStages ? 0 : stage + 1;
-      if constexpr (kTiles >= 4) {
-        if (work.rows <= 8) {
-          MultiplyUnit<1>(filled, lane, acc);
-        } else if (work.rows <= 16) {
-          MultiplyUnit<2>(filled, lane, acc);
-        } else {
-          MultiplyUnit<kTiles>(filled, lane, acc);
-        }
-      } else if constexpr (kTiles == 2) {
+      if constexpr (kTiles == 2) {
         if (work.rows <= 8) {
           MultiplyUnit<1>(filled, lane, acc);
         } else {
           MultiplyUnit<2>(filled, lane, acc);
         }
       } else {
-        MultiplyUnit<1>(filled, lane, acc);
+        MultiplyUnit<kTiles>(filled, lane, acc);
       }
     }
 
 #pragma unroll
-    for (int i = 0; i < kPanels * kTiles; ++i) {
-      const int p = i / kTiles, n = i % kTiles;
-      if (n * 8 >= work.rows || panel + p >= args.panels) continue;
-      __syncthreads();  // the sums before have been read
+    for (int p = 0; p < kPanels; ++p) {
+      if (panel + p >= args.panels) continue;
 #pragma unroll
-      for (int w = 0; w < 4; ++w) parts[warp][w][lane] = float4{acc[p][w][n][0], acc[p][w][n][1], acc[p][w][n][2], acc[p][w][n][3]};
-      __syncthreads();
-      if (kWarps > 4 && warp >= 4) continue;
-      float4 sum = parts[0][warp][lane];
+      for (int n = 0; n < kTiles; ++n) {
+        if (n * 8 >= work.rows) continue;
+        __syncthreads();  // the sums before have been read
 #pragma unroll
-      for (int other = 1; other < kWarps; ++other) {
-        const float4 v = parts[other][warp][lane];
-        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+        for (int w = 0; w < 4; ++w) {
+          const float* v = acc[p][w][n];
+          parts[warp][w][lane] = float4{v[0], v[1], v[2], v[3]};
+        }
+        __syncthreads();
+        if (kWarps > 4 && warp >= 4) continue;
+        float4 sum = parts[0][warp][lane];
+#pragma unroll
+        for (int other = 1; other < kWarps; ++other) {
+          const float4 v = parts[other][warp][lane];
+          sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+        }
+        const int token = n * 8 + lane % 4 * 2, row = work.first_row + token;
+        const float f0 = factor[p][0], f1 = factor[p][1], b0 = bias[p][0], b1 = bias[p][1];
+        if (token < work.rows) Finish(args, panel + p, warp, lane, row, fmaf(f0, sum.x, b0), fmaf(f1, sum.z, b1));
+        if (token + 1 < work.rows) Finish(args, panel + p, warp, lane, row + 1, fmaf(f0, sum.y, b0), fmaf(f1, sum.w, b1));
       }
-      const int token = n * 8 + lane % 4 * 2, row = work.first_row + token;
-      const float f0 = factor[p][0], f1 = factor[p][1], b0 = bias[p][0], b1 = bias[p][1];
-      if (token < work.rows) Finish(args, panel + p, warp, lane, row, fmaf(f0, sum.x, b0), fmaf(f1, sum.z, b1));
-      if (token + 1 < work.rows) Finish(args, panel + p, warp, lane, row + 1, fmaf(f0, sum.y, b0), fmaf(f1, sum.w, b1));
-    }
-    if constexpr (kKind == ActivationKind::kNone) {
-      if (args.arrivals != nullptr && IsLastOfPanel(args.arrivals + item % groups, direct.tiles)) Combine(args, direct, panel);
+      if constexpr (kKind == ActivationKind::kNone) {
+        if (args.arrivals != nullptr && (kWarps == 4 || warp < 4)) {
+          const int block = (panel + p) * 4 + warp;
+          if (IsLastTile(args.arrivals + block, direct.tiles, lane)) Combine(args, direct, block * 16, lane);
+        }
+      }
     }
   }
+
   if constexpr (kKind == ActivationKind::kNone) {
     if (args.arrivals != nullptr && direct.tiles == 0) {  // every slot is skipped
-      for (int group = static_cast<int>(blockIdx.x); group < groups; group += static_cast<int>(gridDim.x))
-        Combine(args, direct, group * kPanels);
+      for (int block = static_cast<int>(blockIdx.x) * kWarps + warp; block < args.panels * 4; block += step * kWarps) {
+        Combine(args, direct, block * 16, lane);
+      }
     }
   }
   WaitCopies<0>();
