@@ -14,8 +14,13 @@ using test::kGpu;
 
 constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 32, 48, 64, 65, 100, 128, 257, 1000};
 
+// Tensor cores align the products of a step to the largest of them and of the running sum and cut off what lies below: sums of 22-bit
+// products (f16 by f16) lose up to 1.5e-6 of what was added at K = 704, where rounding would lose 1e-7. docs/NUMERICS.md.
 test::Bounds BoundsOf(DType y) {
-  return y == DType::kF32 ? test::Bounds::ExactF32() : y == DType::kBF16 ? test::Bounds::ExactBF16() : test::Bounds{0x1p-24, 0x1p-11};
+  test::Bounds bounds = y == DType::kF32 ? test::Bounds::ExactF32() : test::Bounds::ExactBF16();
+  if (y == DType::kF16) bounds.output = 0x1p-11;
+  bounds.norm = 2e-6;
+  return bounds;
 }
 
 std::vector<float> Rounded(std::vector<float> values, DType dtype) {
@@ -219,7 +224,7 @@ TEST(CudaLinearErrors, OperandsOfAnotherDeviceAreRefusedInWords) {
   options.activation = DType::kF16;
   const auto refused = Linear::Create(weight, options);
   ASSERT_FALSE(refused);
-  EXPECT_THAT(std::string(refused.error().message()), testing::HasSubstr("use BF16 activations"));
+  EXPECT_THAT(std::string(refused.error().message()), testing::HasSubstr("use bf16 activations"));
 }
 
 }  // namespace
