@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the tests, setting up everything they need on a bare Debian 12 or Ubuntu 24.04:
-#   scripts/test.sh          what continuous integration runs: build with warnings as errors, format, every test; the layers' tests under
-#                            AddressSanitizer with UndefinedBehaviorSanitizer, what runs on threads under ThreadSanitizer; the fuzzers
+#   scripts/test.sh          what continuous integration runs: build with warnings as errors, format, every test; what reads foreign bytes
+#                            under AddressSanitizer with UndefinedBehaviorSanitizer, the worker threads under ThreadSanitizer; the fuzzers
 #   scripts/test.sh quick    the first part alone: build, format, every test
 #   scripts/test.sh full     the same as without argument, then lint, every test under each of the three sanitizers, longer fuzzing
 set -eu

@@ -141,7 +141,9 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
     variants = {
         {1, 4, 8, 1, 6, 2, true, units}, {1, 8, 8, 1, 6, 2, true, units}, {2, 16, 8, 1, 6, 1, true, ScalesAccumulator(layout) ? 1 : units}};
     // E2M1 with scales takes the most instructions to decode: four warpgroups hide more of them than two.
-    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true, units};
+    // Experts with E4M3 scales: two units and a fused activation need more than the 128 registers of so many threads.
+    const int experts_units = grouped && layout.scale == TileScale::kE4M3 ? 1 : units;
+    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true, experts_units};
     // FP8 blocks of 128: two accumulator sets and 256 x 128 spill.
     if (layout.code_bits() == 8 && ScalesAccumulator(layout)) variants.back() = {1, 16, 8, 1, 6, 1, true, units};
     // Between 64 and 256 x 128, for matrices that give few tiles. Experts give enough.
