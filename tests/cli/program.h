@@ -16,28 +16,17 @@
 #include <utility>
 #include <vector>
 
+#include "support/temporary_folder.h"
+
 namespace billfish::cli_test {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-/// A folder that is gone when the test ends.
-class Scratch {
+/// A folder that is gone when the test ends; its files' names are strings, as arguments are.
+class Scratch : public test::TemporaryFolder {
  public:
-  Scratch() {
-    std::string pattern = (fs::temp_directory_path() / "billfish_cli_XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
+  std::string operator/(const std::string& name) const { return (path() / name).string(); }
 };
 
 inline std::string ReadFile(const fs::path& path) {

@@ -8,6 +8,7 @@
 
 #include "billfish/npy.h"
 #include "core/npy.h"
+#include "support/temporary_folder.h"
 
 namespace billfish {
 namespace {
@@ -34,8 +35,6 @@ std::string Raw(std::initializer_list<T> values) {
 
 class NpyFile : public testing::Test {
  protected:
-  void TearDown() override { std::filesystem::remove(path_); }
-
   Result<std::vector<int32_t>> Ids(const std::string& bytes) {
     std::ofstream(path_, std::ios::binary) << bytes;
     return ReadNpyIds(path_);
@@ -45,8 +44,8 @@ class NpyFile : public testing::Test {
     return ids.ok() ? "no error" : std::string(ids.error().message());
   }
 
-  std::filesystem::path path_ =
-      std::filesystem::path(testing::TempDir()) / (std::string("npy_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+  test::TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_ / "ids.npy";
 };
 
 TEST_F(NpyFile, GivesIdsOfEveryIntegerType) {
@@ -105,7 +104,7 @@ TEST_F(NpyFile, RefusesBrokenFiles) {
 }
 
 TEST_F(NpyFile, NamesAMissingFile) {
-  const auto ids = ReadNpyIds(path_ / "nowhere.npy");
+  const auto ids = ReadNpyIds(folder_ / "nowhere.npy");
   ASSERT_FALSE(ids.ok());
   EXPECT_EQ(ids.error().code(), ErrorCode::kNotFound);
   EXPECT_THAT(std::string(ids.error().message()), HasSubstr("nowhere.npy"));

@@ -16,6 +16,7 @@
 #include "cuda/jit_key.h"
 #include "cuda/kernel_cache.h"
 #include "cuda/nvrtc.h"
+#include "support/temporary_folder.h"
 
 namespace billfish::cuda {
 namespace {
@@ -89,20 +90,14 @@ class CachedKernelTest : public testing::Test {
       ASSERT_EQ(std::getenv("BILLFISH_REQUIRE_NVRTC"), nullptr) << nvrtc.error().message();
       GTEST_SKIP() << nvrtc.error().message();
     }
-    std::string name = testing::TempDir() + "/cached_kernel_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override {
-    std::error_code error;
-    fs::remove_all(folder_, error);
   }
   std::vector<std::string> Entries() const {
     std::vector<std::string> entries;
     for (const auto& entry : fs::directory_iterator(folder_)) entries.push_back(entry.path().string());
     return entries;
   }
-  std::string folder_;
+  test::TemporaryFolder temporary_;
+  const std::string folder_ = temporary_.path().string();
 };
 
 TEST_F(CachedKernelTest, TheSecondRequestIsServedFromTheFolder) {

@@ -16,6 +16,8 @@
 #include <string>
 #include <thread>
 
+#include "support/temporary_folder.h"
+
 namespace billfish::cuda {
 namespace {
 
@@ -36,16 +38,9 @@ CompiledKernel Kernel(size_t bytes, unsigned char fill = 7) {
 
 class KernelCacheTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "/kernel_cache_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    root_ = name;
-    folder_ = root_ + "/deep/folder";
-  }
   void TearDown() override {
     std::error_code error;
     fs::permissions(folder_, fs::perms::owner_all, error);
-    fs::remove_all(root_, error);
   }
   std::string EntryPath(const std::string& key) const { return folder_ + "/" + key + ".kernel"; }
   std::string ReadBytes(const std::string& path) const {
@@ -61,7 +56,8 @@ class KernelCacheTest : public testing::Test {
     return files;
   }
 
-  std::string root_, folder_;
+  test::TemporaryFolder temporary_;
+  const std::string root_ = temporary_.path().string(), folder_ = root_ + "/deep/folder";
 };
 
 TEST_F(KernelCacheTest, AnEntryComesBackAsItWasWritten) {

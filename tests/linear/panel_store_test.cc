@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "billfish/linear.h"
+#include "support/temporary_folder.h"
 
 namespace billfish {
 namespace {
@@ -38,13 +39,6 @@ PackedWeight Weight(const QuantScheme& scheme = schemes::kMxfp4, float step = 0.
 
 class PanelStoreTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "billfish-panels-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   static LinearOptions Options(const PanelStore& store, const std::string& name = "a") {
     LinearOptions options;
     options.activation = DType::kF32;
@@ -76,7 +70,8 @@ class PanelStoreTest : public ::testing::Test {
     return files.empty() ? fs::path() : files[0];
   }
 
-  fs::path folder_;
+  test::TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 TEST_F(PanelStoreTest, ASecondCreationMapsWhatTheFirstKept) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 
+#include "support/temporary_folder.h"
 #include "test_data.h"
 
 namespace billfish {
@@ -28,23 +29,19 @@ std::string Rendered(std::string_view source, const ChatOptions& options = {}) {
 
 class ChatTemplateFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_ / "additional_chat_templates");
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void SetUp() override { std::filesystem::create_directories(folder_ / "additional_chat_templates"); }
 
   void Write(const char* name, const std::string& text) { std::ofstream(folder_ / name, std::ios::binary) << text; }
   std::string Load(std::string_view name = "default") {
-    const auto chat_template = ChatTemplate::Load(folder_, name);
+    const auto chat_template = ChatTemplate::Load(folder_.path(), name);
     return chat_template.ok() ? Rendered(*chat_template) : std::string(chat_template.error().message());
   }
 
-  std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "billfish_chat_template_folder";
+  test::TemporaryFolder folder_;
 };
 
 TEST_F(ChatTemplateFolder, WithoutTemplateIsNoError) {
-  const auto none = ChatTemplate::Load(folder_);
+  const auto none = ChatTemplate::Load(folder_.path());
   ASSERT_TRUE(none.ok());
   EXPECT_FALSE(none->present());
   const auto text = none->Render(kHello);

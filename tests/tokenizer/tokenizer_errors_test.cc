@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "billfish/tokenizer.h"
+#include "support/temporary_folder.h"
 #include "test_data.h"
 
 namespace billfish {
@@ -190,20 +191,15 @@ TEST(TokenizerErrors, DropsUnknownCharactersOrUsesTheUnknownToken) {
 
 class TokenizerFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    Write("tokenizer.json", Small().dump());
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void SetUp() override { Write("tokenizer.json", Small().dump()); }
   void Write(const char* name, const std::string& text) { std::ofstream(folder_ / name, std::ios::binary) << text; }
 
-  std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "billfish_tokenizer_folder";
+  test::TemporaryFolder folder_;
 };
 
 TEST_F(TokenizerFolder, TakesTheBeginAndEndTokensFromTheConfiguration) {
   Write("tokenizer_config.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "b"})");
-  for (const auto& path : {folder_, folder_ / "tokenizer.json"}) {
+  for (const auto& path : {folder_.path(), folder_ / "tokenizer.json"}) {
     const auto tokenizer = Tokenizer::Load(path);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
     EXPECT_EQ(tokenizer->bos_id(), 9);
@@ -213,7 +209,7 @@ TEST_F(TokenizerFolder, TakesTheBeginAndEndTokensFromTheConfiguration) {
 
 TEST_F(TokenizerFolder, LeavesThemEmptyWhereTheConfigurationHasNone) {
   Write("tokenizer_config.json", R"({"bos_token": null, "eos_token": 5})");
-  const auto tokenizer = Tokenizer::Load(folder_);
+  const auto tokenizer = Tokenizer::Load(folder_.path());
   ASSERT_TRUE(tokenizer.ok());
   EXPECT_EQ(tokenizer->bos_id(), std::nullopt);
   EXPECT_EQ(tokenizer->eos_id(), std::nullopt);
@@ -221,9 +217,10 @@ TEST_F(TokenizerFolder, LeavesThemEmptyWhereTheConfigurationHasNone) {
 
 TEST_F(TokenizerFolder, NamesTheFileThatIsMissingOrBroken) {
   Write("tokenizer_config.json", "{");
-  EXPECT_THAT(std::string(Tokenizer::Load(folder_).error().message()), HasSubstr("tokenizer_config.json is not valid JSON"));
+  EXPECT_THAT(std::string(Tokenizer::Load(folder_.path()).error().message()), HasSubstr("tokenizer_config.json is not valid JSON"));
   Write("tokenizer.json", "{}");
-  EXPECT_THAT(std::string(Tokenizer::Load(folder_).error().message()), HasSubstr("tokenizer.json: the tokenizer file: field \"model\""));
+  EXPECT_THAT(std::string(Tokenizer::Load(folder_.path()).error().message()),
+              HasSubstr("tokenizer.json: the tokenizer file: field \"model\""));
   const auto missing = Tokenizer::Load(folder_ / "nowhere.json");
   EXPECT_EQ(missing.error().code(), ErrorCode::kNotFound);
   EXPECT_THAT(std::string(missing.error().message()), HasSubstr("nowhere.json"));
