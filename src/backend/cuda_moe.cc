@@ -1,38 +1,14 @@
 #include "backend/cuda_moe.h"
 
-#include <fmt/format.h>
-
 #include <utility>
 #include <vector>
 
+#include "backend/bias.h"
 #include "backend/cuda_linear.h"
 #include "backend/cuda_table.h"
-#include "core/float_formats.h"
 #include "core/status_macros.h"
 
 namespace billfish::backend {
-namespace {
-
-Result<std::vector<float>> BiasValues(const ConstTensorView& bias, const PackedWeight& weight) {
-  std::vector<float> values;
-  if (bias.data() == nullptr) return values;
-  const bool known = bias.dtype() == DType::kF32 || bias.dtype() == DType::kF16 || bias.dtype() == DType::kBF16;
-  if (bias.rank() != 2 || bias.dim(0) != weight.E() || bias.dim(1) != weight.N() || !bias.is_contiguous() || !known) {
-    return Status(ErrorCode::kShapeMismatch,
-                  fmt::format("the bias of a weight [{}, {}, {}] is {}; give contiguous f32, f16 or bf16 [{}, {}]", weight.E(), weight.N(),
-                              weight.K(), bias.ToString(), weight.E(), weight.N()));
-  }
-  values.resize(static_cast<size_t>(bias.num_elements()));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = bias.dtype() == DType::kF32    ? bias.as<float>()[i]
-                : bias.dtype() == DType::kBF16 ? F32FromBF16(bias.as<uint16_t>()[i])
-                                               : F32FromF16(bias.as<uint16_t>()[i]);
-  }
-  return values;
-}
-
-}  // namespace
-
 cuda::TileView CudaMoe::Matrix::View() const {
   return {weight.form(), weight.tiles(), weight.row_scale(), reinterpret_cast<const float*>(bias.data())};
 }
@@ -51,7 +27,7 @@ Result<CudaMoe::Matrix> CudaMoe::Upload(const PackedWeight& weight, ConstTensorV
   for (const CudaRow& row : rows) {
     if (row.verdict.supported && matrix.info.kernel.empty()) matrix.info.kernel = row.verdict.kernel;
   }
-  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> values, BiasValues(bias, weight));
+  BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> values, ReadBias(bias, problem));
   BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(options.device.index));
   BILLFISH_ASSIGN_OR_RETURN(matrix.weight, cuda::TileWeight::Upload(weight, *gpu, order));
   BILLFISH_ASSIGN_OR_RETURN(matrix.bias, UploadBias(values, matrix.weight.form(), options.device));

@@ -52,20 +52,6 @@ int64_t SharedBytes(const TileLayout& layout, const LinearDecodeVariant& v, int6
   return BytesBesideX(layout, v) + (v.stream_x ? 0 : M * XRowBytes(layout, units, splits_log2));
 }
 
-Result<OutType> OutTypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return OutType::kF32;
-    case DType::kBF16:
-      return OutType::kBF16;
-    case DType::kF16:
-      return OutType::kF16;
-    default:
-      return Status(ErrorCode::kUnsupported,
-                    fmt::format("a decode kernel was asked for {} output; it writes F32, BF16 or F16", DTypeName(dtype)));
-  }
-}
-
 // How many clusters of this size the device runs at the same time: it is cut into parts whose sizes no cluster size need divide.
 Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, const LinearDecodeVariant& v, int size, int64_t shared) {
   const int ctas = device.info().sms * v.blocks;
@@ -197,7 +183,7 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
 }
 
 Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileOutput& y, CUstream stream) const {
-  BILLFISH_ASSIGN_OR_RETURN(const OutType out, OutTypeOf(y.dtype));
+  BILLFISH_ASSIGN_OR_RETURN(const OutType out, OutTypeOf(y.dtype, "a decode kernel"));
   const TileForm& form = weight_.form;
   for (int64_t first = 0; first < M; first += RowsOfPass()) {
     const int64_t rows = std::min(M - first, RowsOfPass());

@@ -40,20 +40,6 @@ uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
 
 bool ScalesAccumulator(const TileLayout& layout) { return layout.scale_size() >= 2; }
 
-Result<OutType> OutTypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return OutType::kF32;
-    case DType::kBF16:
-      return OutType::kBF16;
-    case DType::kF16:
-      return OutType::kF16;
-    default:
-      return Status(ErrorCode::kUnsupported,
-                    fmt::format("a tile kernel was asked for {} output; it writes F32, BF16 or F16", DTypeName(dtype)));
-  }
-}
-
 bool Aligned16(const void* data, int64_t stride, int64_t size) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * size % 16 == 0;
 }
@@ -65,7 +51,7 @@ ActivationKind KindOf(const Activation* activation) {
 // The fields that a launch takes from the weight and from where its rows are.
 Result<LinearTileArgs> ArgsOf(const TileView& weight, bool gated, const void* x, int64_t x_stride, const TileOutput& y) {
   LinearTileArgs args;
-  BILLFISH_ASSIGN_OR_RETURN(args.out, OutTypeOf(y.dtype));
+  BILLFISH_ASSIGN_OR_RETURN(args.out, OutTypeOf(y.dtype, "a tile kernel"));
   const TileForm& form = weight.form;
   args.weight = reinterpret_cast<const uint8_t*>(weight.units);
   args.row_scale = weight.row_scale;
@@ -131,6 +117,20 @@ Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, in
 }
 
 }  // namespace
+
+Result<OutType> OutTypeOf(DType dtype, const char* kernel) {
+  switch (dtype) {
+    case DType::kF32:
+      return OutType::kF32;
+    case DType::kBF16:
+      return OutType::kBF16;
+    case DType::kF16:
+      return OutType::kF16;
+    default:
+      return Status(ErrorCode::kUnsupported,
+                    fmt::format("{} was asked for {} output; it writes F32, BF16 or F16", kernel, DTypeName(dtype)));
+  }
+}
 
 std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool grouped, TileCores cores) {
   // Two accumulator sets leave no room for 64 x 64 a warp.

@@ -53,6 +53,9 @@ struct TileOutput {
   DType dtype = DType::kBF16;
 };
 
+/// The type of y as kernels are told it. kUnsupported names `kernel` ("a tile kernel") for any other type.
+Result<OutType> OutTypeOf(DType dtype, const char* kernel);
+
 class LinearTile {
  public:
   /// activation: kBF16 or kF16. Errors: kUnsupported (CheckActivation), kInvalidArgument (a form with E > 1 or another row order than

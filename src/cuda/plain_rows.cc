@@ -11,21 +11,6 @@ constexpr size_t kAlignment = 256;
 
 constexpr size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-TileScale SourceScale(DType dtype) {
-  switch (dtype) {
-    case DType::kF8E8M0:
-      return TileScale::kE8M0;
-    case DType::kF8E4M3:
-      return TileScale::kE4M3;
-    case DType::kBF16:
-      return TileScale::kBF16;
-    case DType::kF16:
-      return TileScale::kF16;
-    default:
-      return TileScale::kF32;
-  }
-}
-
 }  // namespace
 
 PlainRows::PlainRows(const PackedWeight& weight, const TileForm& form, int64_t rows) : weight_(weight), form_(form) {
@@ -75,7 +60,7 @@ PackArgs PlainRows::ArgsFor(const std::byte* buffer, std::byte* tiles) const {
   args.bases = reinterpret_cast<const int32_t*>(at(bases_));
   args.tiles = reinterpret_cast<uint8_t*>(tiles);
   args.layout = form_.layout;
-  args.source_scale = SourceScale(weight_.scheme().scale);
+  args.source_scale = StoredScale(weight_.scheme().scale);
   args.group_columns = static_cast<int32_t>(weight_.groups() == 1 ? form_.K : weight_.scheme().group);
   args.row_bytes = weight_.row_bytes();
   args.groups = static_cast<int32_t>(weight_.groups());

@@ -30,13 +30,21 @@ Result<TileCodes> CodesOf(CodeBook codes) {
                 "a GPU kernel for f32 weights was asked for; kernels multiply 16-bit numbers, so convert the weight to bf16 or f16");
 }
 
+// One-byte scales are folded into E2M1 codes only; the other code books take them as bf16.
 TileScale ScaleOf(const QuantScheme& scheme) {
-  const bool e2m1 = scheme.codes == CodeBook::kE2M1;
-  switch (scheme.scale) {
+  const TileScale stored = StoredScale(scheme.scale);
+  const bool byte = stored == TileScale::kE8M0 || stored == TileScale::kE4M3;
+  return byte && scheme.codes != CodeBook::kE2M1 ? TileScale::kBF16 : stored;
+}
+
+}  // namespace
+
+TileScale StoredScale(DType dtype) {
+  switch (dtype) {
     case DType::kF8E8M0:
-      return e2m1 ? TileScale::kE8M0 : TileScale::kBF16;
+      return TileScale::kE8M0;
     case DType::kF8E4M3:
-      return e2m1 ? TileScale::kE4M3 : TileScale::kBF16;
+      return TileScale::kE4M3;
     case DType::kBF16:
       return TileScale::kBF16;
     case DType::kF16:
@@ -45,8 +53,6 @@ TileScale ScaleOf(const QuantScheme& scheme) {
       return TileScale::kF32;
   }
 }
-
-}  // namespace
 
 Result<TileLayout> LayoutOf(const QuantScheme& scheme, int64_t groups) {
   TileLayout layout;

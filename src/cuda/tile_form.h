@@ -39,6 +39,9 @@ struct TileForm {
   int64_t packed_rows() const { return panels * kPanelRows; }
 };
 
+/// Scales of the type as they are stored; any type that is no scale counts as fp32.
+TileScale StoredScale(DType dtype);
+
 /// The layout of weights of this scheme whose rows have `groups` scales, but for wide_scales, which their scales decide. kUnsupported says
 /// why there is none.
 Result<TileLayout> LayoutOf(const QuantScheme& scheme, int64_t groups);

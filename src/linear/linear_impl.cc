@@ -6,8 +6,8 @@
 #include <cstring>
 #include <thread>
 
+#include "backend/bias.h"
 #include "backend/panel_store.h"
-#include "core/float_formats.h"
 #include "core/status_macros.h"
 
 namespace billfish {
@@ -23,35 +23,6 @@ int ScratchThreads() {
 }
 
 size_t Padded(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
-float LoadFloat(const ConstTensorView& view, int64_t i) {
-  if (view.dtype() == DType::kF32) return view.as<float>()[i];
-  const uint16_t bits = view.as<uint16_t>()[i];
-  return view.dtype() == DType::kBF16 ? F32FromBF16(bits) : F32FromF16(bits);
-}
-
-Status CheckBias(const ConstTensorView& bias, Op op, const Problem& weight) {
-  const bool right = op == Op::kLinear ? bias.rank() == 1 && bias.dim(0) == weight.N
-                                       : bias.rank() == 2 && bias.dim(0) == weight.E && bias.dim(1) == weight.N;
-  if (!right || !bias.is_contiguous()) {
-    const std::string shape = op == Op::kLinear ? fmt::format("[{}]", weight.N) : fmt::format("[{}, {}]", weight.E, weight.N);
-    return {ErrorCode::kShapeMismatch, fmt::format("the bias of a weight [{}, {}, {}] is {}; give a contiguous {}", weight.E, weight.N,
-                                                   weight.K, bias.ToString(), shape)};
-  }
-  if (bias.dtype() != DType::kF32 && bias.dtype() != DType::kF16 && bias.dtype() != DType::kBF16) {
-    return {ErrorCode::kInvalidArgument, fmt::format("the bias is {}; give f32, f16 or bf16 numbers", bias.ToString())};
-  }
-  return OkStatus();
-}
-
-// The bias as fp32, empty where there is none.
-Result<std::vector<float>> ReadBias(const ConstTensorView& bias, Op op, const Problem& problem) {
-  if (bias.data() == nullptr) return std::vector<float>();
-  BILLFISH_RETURN_IF_ERROR(CheckBias(bias, op, problem));
-  std::vector<float> values(static_cast<size_t>(bias.num_elements()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = LoadFloat(bias, static_cast<int64_t>(i));
-  return values;
-}
 
 }  // namespace
 
@@ -79,7 +50,7 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Create(Op op, const PackedWe
   problem.N = weight.N();
   problem.K = weight.K();
   problem.act_order = !weight.parts().perm.empty();
-  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, ReadBias(options.bias, op, problem));
+  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, backend::ReadBias(options.bias, problem));
   std::unique_ptr<Impl> impl = For(problem, weight.bytes());
   BILLFISH_ASSIGN_OR_RETURN(impl->kernel, backend::MakeKernel(problem, weight, std::move(bias), options.kernel));
   if (const cpu::CpuWeight* panels = impl->kernel->panels(); panels != nullptr && options.panels.store != nullptr) {
@@ -103,7 +74,7 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Map(Op op, const LinearOptio
   problem.N = stored->weight.N();
   problem.K = stored->weight.K();
   problem.act_order = stored->facts.act_order;
-  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, ReadBias(options.bias, op, problem));
+  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> bias, backend::ReadBias(options.bias, problem));
   std::unique_ptr<Impl> impl = For(problem, stored->facts.weight_bytes);
   BILLFISH_ASSIGN_OR_RETURN(impl->kernel,
                             backend::MakeKernelFromPanels(problem, std::move(stored->weight), std::move(bias), options.kernel));
