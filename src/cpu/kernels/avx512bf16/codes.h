@@ -8,10 +8,14 @@
 //
 // E5M3 scales (NVFP4; panel_layout.h). Every E2M1 magnitude is 2^j, 1.5 * 2^j or 0, and s = (1 + m/8) 2^e and 1.5 s are exact in bf16.
 //   v = 2^j        bits(v s) = bits(v) - drop,          drop = bits(1) - bits(s)
-//   v = 1.5 * 2^j  bits(v s) = bits(v) - drop',         drop' = bits(1.5) - bits(1.5 s) = drop + 64 - (bits(1.5 s) - bits(s))
-// The last difference depends on m alone: with 7 mantissa bits it is 64 + 8 m while 1.5 (1 + m/8) < 2 (m <= 2) and 96 - 4 m after the
-// carry. Drops are made non-negative by looking v up as 512 v (the largest E4M3 is 448), and zero again saturates to zero. The smallest
-// result is 2^-10: no subnormals. s = 0 does not occur (packing zeroes its codes instead).
+//   v = 1.5 * 2^j  bits(v s) = bits(v) - drop + c,      c = (bits(1.5 s) - bits(s)) - (bits(1.5) - bits(1))
+// c depends on m alone: with 7 mantissa bits it is 8 m while 1.5 (1 + m/8) < 2 (m <= 2) and 32 - 4 m after the carry, so it lies in bits
+// 2 to 4. The table holds ones there for 1.5 * 2^j and zeros for 2^j, whose mantissa ends above them: one AND with ~(c ^ ones) adds c to
+// the former alone. Drops are made non-negative by looking v up as 512 v (the largest E4M3 is 448), and zero again saturates to zero. The
+// smallest result is 2^-10: no subnormals. s = 0 does not occur (packing zeroes its codes instead).
+//
+// On Zen 5 the dots own vector pipes 0 and 1, of which a shuffle or a saturating subtraction takes a third of a slot away, shifts and logic
+// none. (max(a, b) - b takes none either, yet loses by being one more operation.)
 #pragma once
 
 #include <immintrin.h>
@@ -58,9 +62,21 @@ constexpr WordTable E2M1Table(int shift) {
   for (int i = 0; i < 32; ++i) t.entry[i] = Bf16OfE2M1(i & 15, shift);
   return t;
 }
-constexpr WordTable HalfStepTable() {  // all ones where the magnitude is 1.5 * 2^j
+constexpr uint16_t kCarryBits = 0x1C;
+constexpr WordTable E2M1CarryTable() {  // 512 v, with ones in kCarryBits where the magnitude is 1.5 * 2^j
   WordTable t{};
-  for (int i = 0; i < 32; ++i) t.entry[i] = (Bf16OfE2M1(i & 15, 0) & 0x40) ? 0xFFFF : 0;
+  for (int i = 0; i < 32; ++i) {
+    const uint16_t bits = Bf16OfE2M1(i & 15, 9);
+    t.entry[i] = uint16_t(bits | (bits & 0x40 ? kCarryBits : 0));
+  }
+  return t;
+}
+constexpr WordTable CarryMaskTable() {  // indexed by a scale byte mod 32: what E2M1CarryTable() entries are ANDed with
+  WordTable t{};
+  for (int i = 0; i < 32; ++i) {
+    const int m = i & 7, carry = m <= 2 ? 8 * m : 32 - 4 * m;
+    t.entry[i] = uint16_t(~(carry ^ kCarryBits));
+  }
   return t;
 }
 constexpr WordTable IntegerTable(bool sixteen_steps) {  // q - 8 repeated, or index - 16
@@ -68,14 +84,7 @@ constexpr WordTable IntegerTable(bool sixteen_steps) {  // q - 8 repeated, or in
   for (int i = 0; i < 32; ++i) t.entry[i] = Bf16OfInteger(sixteen_steps ? (i & 15) - 8 : i - 16);
   return t;
 }
-constexpr int HalfStepCarry(int m) { return m <= 2 ? 64 + 8 * m : 96 - 4 * m; }
-constexpr WordTable DropPrimeTable() {  // indexed by a scale byte mod 32: drop' - drop
-  WordTable t{};
-  for (int i = 0; i < 32; ++i) t.entry[i] = uint16_t(64 - HalfStepCarry(i & 7));
-  return t;
-}
-constexpr WordTable kDropPrime = DropPrimeTable();
-constexpr WordTable kE2M1 = E2M1Table(0), kE2M1Times512 = E2M1Table(9), kHalfStep = HalfStepTable();
+constexpr WordTable kE2M1 = E2M1Table(0), kE2M1Carry = E2M1CarryTable(), kCarryMask = CarryMaskTable();
 constexpr WordTable kIntegerSymmetric = IntegerTable(true), kIntegerShifted = IntegerTable(false);
 
 /// E4M3 magnitude -> high and low byte of its bf16 bits.
@@ -173,22 +182,21 @@ struct E2M1TimesE5M3 {
   static constexpr int kPairs = 4;
   static constexpr bool kManyRegisters = true;
   struct Shared {
-    __m512i table = Load(&kE2M1Times512), half_step = Load(&kHalfStep);
+    __m512i table = Load(&kE2M1Carry);
   };
   struct Chunk {
-    __m512i drop, half_step_drop;
+    __m512i drop, carry_mask;
   };
   static BILLFISH_INLINE Chunk Begin(const uint8_t* scales, const uint8_t*) {
     const __m512i b = BothWords(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))));
     // bits(512) - bits(s), bits(s) = (b << 4) + ((127 - bias) << 7)
     const __m512i drop = _mm512_sub_epi16(_mm512_set1_epi16((9 + kE5M3Bias) << 7), _mm512_slli_epi16(b, 4));
-    return {drop, _mm512_add_epi16(drop, _mm512_permutexvar_epi16(b, Load(&kDropPrime)))};
+    return {drop, _mm512_permutexvar_epi16(b, Load(&kCarryMask))};
   }
   template <int kPair>
   static BILLFISH_INLINE __m512i Expand(__m512i raw, const Shared& s, const Chunk& c) {
-    const __m512i code = kPair == 0 ? raw : _mm512_srli_epi16(raw, 4 * kPair);
-    const __m512i drop = _mm512_ternarylogic_epi32(_mm512_permutexvar_epi16(code, s.half_step), c.half_step_drop, c.drop, 0xCA);
-    return _mm512_subs_epu16(_mm512_permutexvar_epi16(code, s.table), drop);
+    const __m512i value = _mm512_permutexvar_epi16(kPair == 0 ? raw : _mm512_srli_epi16(raw, 4 * kPair), s.table);
+    return _mm512_subs_epu16(_mm512_and_si512(value, c.carry_mask), c.drop);
   }
 };
 

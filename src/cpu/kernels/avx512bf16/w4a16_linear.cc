@@ -113,7 +113,7 @@ PanelFunction LinearPanel(const PanelLayout& layout) {
       return scaled ? &Panel<Int4WithZero, true> : &Panel<Int4WithZero, false>;
     case Codes::kE2M1:
       if (layout.scales == Scales::kExponent) return &PanelE2M1<E2M1Exponent, 4>;
-      if (layout.scales == Scales::kE5M3) return &PanelE2M1<E2M1TimesE5M3, 7>;
+      if (layout.scales == Scales::kE5M3) return &PanelE2M1<E2M1TimesE5M3, 5>;
       return scaled ? &Panel<E2M1Plain, true> : &Panel<E2M1Plain, false>;
     case Codes::kE4M3:
       return scaled ? &Panel<E4M3Codes, true> : &Panel<E4M3Codes, false>;
