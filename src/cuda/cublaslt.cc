@@ -1,6 +1,5 @@
 #include "cuda/cublaslt.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include "billfish/cuda.h"
@@ -31,29 +30,20 @@ Status CheckCublas(CublasResult result, const char* what) {
 }  // namespace
 
 Result<CublasLtApi> OpenCublasLt(const std::vector<std::string>& candidates) {
-  std::string reasons;
-  for (const std::string& candidate : candidates) {
-    void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) {
-      reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", dlerror());
-      continue;
-    }
-    CublasLtApi api;
+  CublasLtApi api;
+  const Result<std::string> opened = OpenFirst(candidates, [&api](void* library) -> std::string {
     const char* missing = nullptr;
-#define BILLFISH_RESOLVE(member, symbol, parameters)                          \
-  api.member = reinterpret_cast<decltype(api.member)>(dlsym(handle, symbol)); \
-  if (api.member == nullptr && missing == nullptr) missing = symbol;
+#define BILLFISH_RESOLVE(member, symbol, parameters) Resolve(library, symbol, api.member, missing);
     BILLFISH_CUBLASLT_API(BILLFISH_RESOLVE)
 #undef BILLFISH_RESOLVE
-    if (missing == nullptr) return api;
-    reasons += fmt::format("{}{}: has no {}", reasons.empty() ? "" : "; ", candidate, missing);
-    dlclose(handle);
-  }
+    return missing == nullptr ? "" : fmt::format("has no {}", missing);
+  });
+  if (opened.ok()) return api;
   return Status(
       ErrorCode::kNotFound,
       fmt::format("a comparison with cuBLASLt was asked for, but it cannot be opened ({}); install it with `pip install nvidia-cublas` or "
                   "from the CUDA toolkit, or name the file in BILLFISH_CUBLASLT",
-                  reasons));
+                  opened.error().message()));
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
+#include "cuda/library_search.h"
 
 namespace billfish::cuda {
 
@@ -27,9 +28,7 @@ Result<DriverApi> OpenDriver(const char* library) {
   }
   DriverApi api;
   const char* missing = nullptr;
-#define BILLFISH_RESOLVE(member, symbol, parameters)                          \
-  api.member = reinterpret_cast<decltype(api.member)>(dlsym(handle, symbol)); \
-  if (api.member == nullptr && missing == nullptr) missing = symbol;
+#define BILLFISH_RESOLVE(member, symbol, parameters) Resolve(handle, symbol, api.member, missing);
   BILLFISH_DRIVER_API(BILLFISH_RESOLVE)
 #undef BILLFISH_RESOLVE
   if (missing != nullptr) {

@@ -1,5 +1,7 @@
 #include "cuda/library_search.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -87,6 +89,23 @@ std::vector<std::string> VersionedNames(const std::string& name) {
   // Code of a newer major version than the driver's does not load.
   if (driver_version != 0 && driver_version < 13000) return {name + ".12", name + ".13", name};
   return {name + ".13", name + ".12", name};
+}
+
+Result<std::string> OpenFirst(std::span<const std::string> candidates, const std::function<std::string(void* library)>& refusal) {
+  std::string reasons;
+  for (const std::string& candidate : candidates) {
+    const char* separator = reasons.empty() ? "" : "; ";
+    void* library = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      reasons += fmt::format("{}{}", separator, dlerror());
+      continue;
+    }
+    const std::string why = refusal(library);
+    if (why.empty()) return candidate;
+    reasons += fmt::format("{}{}: {}", separator, candidate, why);
+    dlclose(library);
+  }
+  return Status(ErrorCode::kNotFound, reasons);
 }
 
 }  // namespace billfish::cuda

@@ -1,6 +1,5 @@
 #include "cuda/nvrtc.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include "cuda/library_search.h"
@@ -10,6 +9,7 @@ namespace {
 
 constexpr const char* kAdvice =
     "install it with `pip install nvidia-cuda-nvrtc` or from the CUDA toolkit 12.0 or later, or name the file in BILLFISH_NVRTC";
+constexpr const char* kNoVersion = "does not tell its version";
 
 }  // namespace
 
@@ -25,33 +25,25 @@ std::vector<std::string> NvrtcCandidates() {
 }
 
 Result<NvrtcApi> OpenNvrtc(const std::vector<std::string>& candidates) {
-  std::string reasons;
-  for (const std::string& candidate : candidates) {
-    void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) {
-      reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", dlerror());
-      continue;
-    }
-    NvrtcApi api;
+  NvrtcApi api;
+  const Result<std::string> opened = OpenFirst(candidates, [&api](void* library) -> std::string {
+    api = {};
     const char* missing = nullptr;
-#define BILLFISH_RESOLVE(member, symbol, parameters)                          \
-  api.member = reinterpret_cast<decltype(api.member)>(dlsym(handle, symbol)); \
-  if (api.member == nullptr && missing == nullptr) missing = symbol;
+#define BILLFISH_RESOLVE(member, symbol, parameters) Resolve(library, symbol, api.member, missing);
     BILLFISH_NVRTC_API(BILLFISH_RESOLVE)
 #undef BILLFISH_RESOLVE
+    if (missing != nullptr) return fmt::format("has no {}", missing);
     int count = 0;
-    if (missing == nullptr && api.Version(&api.major, &api.minor) == 0 && api.GetNumSupportedArchs(&count) == 0) {
-      api.supported.resize(static_cast<size_t>(count));
-      if (api.GetSupportedArchs(api.supported.data()) == 0) {
-        api.path = candidate;
-        return api;
-      }
-    }
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", candidate,
-                           missing != nullptr ? fmt::format("has no {}", missing) : std::string("does not tell its version"));
-    dlclose(handle);
+    if (api.Version(&api.major, &api.minor) != 0 || api.GetNumSupportedArchs(&count) != 0) return kNoVersion;
+    api.supported.resize(static_cast<size_t>(count));
+    return api.GetSupportedArchs(api.supported.data()) == 0 ? "" : kNoVersion;
+  });
+  if (!opened.ok()) {
+    return Status(ErrorCode::kNotFound,
+                  fmt::format("a GPU kernel must be compiled, but NVRTC cannot be opened ({}); {}", opened.error().message(), kAdvice));
   }
-  return Status(ErrorCode::kNotFound, fmt::format("a GPU kernel must be compiled, but NVRTC cannot be opened ({}); {}", reasons, kAdvice));
+  api.path = opened.value();
+  return api;
 }
 
 }  // namespace billfish::cuda
