@@ -4,7 +4,7 @@
 #include "billfish/linear.h"
 #include "cases.h"
 #include "cuda_meter.h"
-#include "random_weight.h"
+#include "random_input.h"
 
 namespace billfish::bench {
 namespace {
@@ -43,7 +43,7 @@ Status BenchLinearCuda(const KernelCase& kernel_case, const std::vector<int64_t>
   const Device device = options.device;
   const Result<CudaMeter> meter = CudaMeter::Create(device);
   if (!meter) return meter.error();
-  const Result<PackedWeight> weight = RandomWeight(*scheme, 1, N, K, 1);
+  const Result<PackedWeight> weight = PackedWeight::Random(*scheme, 1, N, K, 1);
   if (!weight) return weight.error();
   std::vector<Linear> copies;
   const int64_t count = CudaCopiesOf(weight->bytes());

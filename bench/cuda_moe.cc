@@ -8,7 +8,7 @@
 #include "billfish/moe.h"
 #include "cases.h"
 #include "cuda_meter.h"
-#include "random_weight.h"
+#include "random_input.h"
 
 namespace billfish::bench {
 namespace {
@@ -72,9 +72,9 @@ Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& M
   const Device device = options.device;
   const Result<CudaMeter> meter = CudaMeter::Create(device);
   if (!meter) return meter.error();
-  const Result<PackedWeight> gate_up = RandomWeight(*scheme, E, 2 * I, H, 1);
+  const Result<PackedWeight> gate_up = PackedWeight::Random(*scheme, E, 2 * I, H, 1);
   if (!gate_up) return gate_up.error();
-  const Result<PackedWeight> down = RandomWeight(*scheme, E, H, I, 2);
+  const Result<PackedWeight> down = PackedWeight::Random(*scheme, E, H, I, 2);
   if (!down) return down.error();
   MoeOptions moe{.activation = {Activation::Kind::kSwiglu}};
   moe.activation_dtype = options.activation;

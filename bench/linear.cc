@@ -5,7 +5,7 @@
 #include "billfish/linear.h"
 #include "cases.h"
 #include "meter.h"
-#include "random_weight.h"
+#include "random_input.h"
 
 namespace billfish::bench {
 
@@ -14,7 +14,7 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
   const Result<QuantScheme> scheme = SchemeByName(kernel_case.scheme);
   if (!scheme) return scheme.error();
   const int64_t N = kernel_case.N, K = kernel_case.K;
-  const Result<PackedWeight> weight = RandomWeight(*scheme, 1, N, K, 1);
+  const Result<PackedWeight> weight = PackedWeight::Random(*scheme, 1, N, K, 1);
   if (!weight) return weight.error();
   std::vector<Linear> copies;
   const int64_t count = CopiesOf(weight->bytes());

@@ -4,7 +4,7 @@
 
 #include "cases.h"
 #include "meter.h"
-#include "random_weight.h"
+#include "random_input.h"
 
 namespace billfish::bench {
 namespace {
@@ -38,7 +38,7 @@ double BytesPerExpert(const MatrixInfo& matrix) { return static_cast<double>(mat
 Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, const std::vector<int64_t>& Ms, const RunOptions& options,
                     const Peak& peak, const Meter& meter, const RowSink& sink) {
   const int64_t N = kernel_case.N, K = kernel_case.K, E = kernel_case.E, top_k = kernel_case.top_k;
-  const Result<PackedWeight> weight = RandomWeight(scheme, E, N, K, 1);
+  const Result<PackedWeight> weight = PackedWeight::Random(scheme, E, N, K, 1);
   if (!weight) return weight.error();
   std::vector<GroupedLinear> copies;
   const int64_t count = CopiesOf(weight->bytes());
@@ -78,9 +78,9 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
 Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, const std::vector<int64_t>& Ms, const RunOptions& options,
                   const Peak& peak, const Meter& meter, const RowSink& sink) {
   const int64_t H = kernel_case.K, I = kernel_case.N / 2, E = kernel_case.E, top_k = kernel_case.top_k;
-  const Result<PackedWeight> gate_up = RandomWeight(scheme, E, 2 * I, H, 1);
+  const Result<PackedWeight> gate_up = PackedWeight::Random(scheme, E, 2 * I, H, 1);
   if (!gate_up) return gate_up.error();
-  const Result<PackedWeight> down = RandomWeight(scheme, E, H, I, 2);
+  const Result<PackedWeight> down = PackedWeight::Random(scheme, E, H, I, 2);
   if (!down) return down.error();
   MoeOptions moe_options;
   moe_options.activation.kind = Activation::Kind::kSwiglu;

@@ -76,6 +76,11 @@ class PackedWeight {
   /// threads = 0 uses DefaultThreads(); the result does not depend on it.
   static Result<PackedWeight> Quantize(ConstTensorView w, const QuantScheme& scheme, int threads = 0);
 
+  /// Random codes under scales such that w has a mean of 0 and a root mean square of about K^-1/2: a product with x of mean square 1 has
+  /// one too. For timing and for models without a checkpoint, at several GB/s. Depends on the arguments alone, not on `threads` (0 uses
+  /// DefaultThreads()). Errors: those of FromParts.
+  static Result<PackedWeight> Random(const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, uint64_t seed, int threads = 0);
+
   /// out[e,n,k] = w[e,n,k] in the ORIGINAL k order (perm undone); out is f32 or bf16, contiguous [N,K] (E = 1) or [E,N,K].
   /// f32 is exact up to the one or two fp32 products of the formula; bf16 rounds once from f32.
   Status Dequantize(TensorView out) const;

@@ -1,16 +1,12 @@
-// Weights and activations of the right size and kind with random contents; quantising real ones would only cost time.
+// Activations and choices of experts with random contents.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "billfish/scheme.h"
-#include "billfish/weight.h"
+#include "billfish/tensor.h"
 
 namespace billfish::bench {
-
-/// Random codes; scales near 2^-6, so that sums stay finite.
-Result<PackedWeight> RandomWeight(const QuantScheme& scheme, int64_t E, int64_t N, int64_t K, uint64_t seed);
 
 /// `count` numbers uniform in [-1, 1) as bf16 or f32 bytes.
 std::vector<std::byte> RandomActivations(int64_t count, DType dtype, uint64_t seed);
