@@ -77,7 +77,7 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, T
   const int64_t K = weight.K(), rows = sorted.rows();
   const bool gated = c.activation != nullptr && c.activation->gated();
   const int64_t N = gated ? weight.N() / 2 : weight.N();
-  const std::string name = weight.scheme().Name() + " rows " + std::to_string(rows) + " N " + std::to_string(N) + " K " + std::to_string(K);
+  const std::string name = NameOf(weight, rows);
   auto tile = GroupedTile::Create(Gpu(), on_device.View(), c.x, c.activation, cores);
   EXPECT_TRUE(tile) << name << ": " << tile.status().message();
   if (!tile) return {};
@@ -118,12 +118,8 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, T
   return found;
 }
 
-std::vector<float> Bias(const PackedWeight& weight) { return test::Gaussian(static_cast<size_t>(weight.E() * weight.N()), 3); }
-
-// wgmma where the device has it, and mma.sync, which every device has.
-class GroupedTileCores : public testing::TestWithParam<TileCores> {};
-INSTANTIATE_TEST_SUITE_P(Kernels, GroupedTileCores, testing::Values(TileCores::kBest, TileCores::kMmaSync),
-                         [](const auto& instance) { return std::string(instance.param == TileCores::kBest ? "Best" : "MmaSync"); });
+class GroupedTileCores : public TileCoresTest {};
+INSTANTIATE_TEST_SUITE_P(Kernels, GroupedTileCores, EveryTileCores(), TileCoresName);
 
 TEST_P(GroupedTileCores, MultipliesWhateverTheExpertsGet) {
   BILLFISH_NEEDS_GPU();

@@ -15,12 +15,7 @@
 namespace billfish::cuda {
 namespace {
 
-struct Case {
-  int64_t M = 1;
-  DType x = DType::kBF16, y = DType::kBF16;
-  int64_t x_padding = 0, y_padding = 0;  // elements between rows
-  int64_t x_offset = 0;                  // elements before the first row
-};
+using Case = LinearCase;
 
 // Some rows of many: the first, the last, those beside the edges of tiles, and others.
 std::vector<int32_t> SampledRows(int64_t M) {
@@ -36,16 +31,12 @@ std::vector<int32_t> SampledRows(int64_t M) {
 std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, TileCores cores) {
   const PackedWeight& weight = on_device.weight;
   const int64_t N = weight.N(), K = weight.K(), x_stride = K + c.x_padding, y_stride = N + c.y_padding;
-  const std::string name = weight.scheme().Name() + " M " + std::to_string(c.M) + " N " + std::to_string(N) + " K " + std::to_string(K);
+  const std::string name = NameOf(weight, c.M);
   auto tile = LinearTile::Create(Gpu(), on_device.View(), c.x, cores);
   EXPECT_TRUE(tile) << name << ": " << tile.status().message();
   if (!tile) return {};
   const std::vector<float> values = Rounded(test::Gaussian(static_cast<size_t>(c.M * K), 7), c.x);
-  // What lies between and around the rows is no number.
-  std::vector<float> memory(static_cast<size_t>(c.x_offset + c.M * x_stride), NAN);
-  for (int64_t m = 0; m < c.M; ++m)
-    std::copy_n(&values[static_cast<size_t>(m * K)], K, &memory[static_cast<size_t>(c.x_offset + m * x_stride)]);
-  const test::DeviceNumbers x(memory, c.x), y(c.M * y_stride, c.y);
+  const test::DeviceNumbers x(c.Surrounded(values, K), c.x), y(c.M * y_stride, c.y);
   const Status status = tile->Run(x.data() + 2 * c.x_offset, x_stride, c.M, {y.data(), y_stride, c.y}, nullptr);
   EXPECT_TRUE(status.ok()) << name << ": " << status.message();
   const std::vector<float> found = y.Read();
@@ -54,40 +45,16 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, T
   EXPECT_TRUE(test::NumericChecker(expected, TileBounds(c.y), name).Check([&](int64_t r, int64_t n) {
     return found[static_cast<size_t>(rows[static_cast<size_t>(r)] * y_stride + n)];
   }));
-  for (int64_t m = 0; m < c.M; ++m) {
-    for (int64_t n = 0; n < y_stride; ++n) {
-      if (std::isfinite(found[static_cast<size_t>(m * y_stride + n)]) == (n < N)) continue;
-      ADD_FAILURE() << name << ": row " << m << " column " << n << (n < N ? " is not a number" : " was written beside y");
-      return found;
-    }
-  }
+  c.ExpectWritten(found, N, name);
   return found;
 }
 
-std::vector<float> Bias(const PackedWeight& weight) { return test::Gaussian(static_cast<size_t>(weight.E() * weight.N()), 3); }
-
-// wgmma where the device has it, and mma.sync, which every device has.
-class LinearTileCores : public testing::TestWithParam<TileCores> {};
-INSTANTIATE_TEST_SUITE_P(Kernels, LinearTileCores, testing::Values(TileCores::kBest, TileCores::kMmaSync),
-                         [](const auto& instance) { return std::string(instance.param == TileCores::kBest ? "Best" : "MmaSync"); });
+class LinearTileCores : public TileCoresTest {};
+INSTANTIATE_TEST_SUITE_P(Kernels, LinearTileCores, EveryTileCores(), TileCoresName);
 
 TEST_P(LinearTileCores, MultipliesEveryFormat) {
   BILLFISH_NEEDS_GPU();
-  const QuantScheme formats[] = {schemes::Int4(32, true),
-                                 schemes::Int4(32, false),
-                                 schemes::Int4(64, true),
-                                 schemes::Int4(128, true),
-                                 schemes::Int4(128, false),
-                                 schemes::Int4(128, true, DType::kF16),
-                                 schemes::Int4(64, false, DType::kF32),
-                                 schemes::Int4(0, true),
-                                 schemes::Int4(0, false),
-                                 schemes::kNvfp4,
-                                 schemes::kMxfp4,
-                                 schemes::kFp8Channel,
-                                 schemes::kFp8Block128,
-                                 schemes::kBf16};
-  for (const QuantScheme& scheme : formats) {
+  for (const QuantScheme& scheme : EveryFormat()) {
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{704, 320}, {65, 1000}}) {
       const PackedWeight weight = RandomWeight(scheme, 1, N, K);
       const WeightOnDevice on_device(weight, Bias(weight));
@@ -98,8 +65,7 @@ TEST_P(LinearTileCores, MultipliesEveryFormat) {
 
 TEST_P(LinearTileCores, MultipliesByF16) {
   BILLFISH_NEEDS_GPU();
-  for (const QuantScheme& scheme : {schemes::Int4(128, true, DType::kF16), schemes::Int4(32, false), schemes::kNvfp4, schemes::kFp8Block128,
-                                    schemes::kFp8Tensor, schemes::kF16}) {
+  for (const QuantScheme& scheme : FormatsForF16()) {
     const WeightOnDevice on_device(RandomWeight(scheme, 1, 192, 384));
     for (const int64_t M : {20, 64, 200})
       ExpectRight(on_device, {.M = M, .x = DType::kF16, .y = M == 20 ? DType::kF32 : DType::kF16}, GetParam());
@@ -108,11 +74,7 @@ TEST_P(LinearTileCores, MultipliesByF16) {
 
 TEST_P(LinearTileCores, MultipliesScalesThatSpanTheirType) {
   BILLFISH_NEEDS_GPU();
-  WeightParts parts = RandomParts(schemes::kMxfp4, 1, 70, 256, 3);
-  std::vector<uint8_t> scales(70 * 8);
-  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<uint8_t>(i % 8 == 0 ? i % 3 : 60 + i % 90);
-  parts.scales = Bytes::Own(std::move(scales));
-  const WeightOnDevice on_device(MakeWeight(schemes::kMxfp4, 1, 70, 256, std::move(parts)));
+  const WeightOnDevice on_device(WideScaledWeight());
   ASSERT_TRUE(on_device.tiles.form().layout.wide_scales);
   for (const int64_t M : {20, 64, 200}) ExpectRight(on_device, {.M = M, .y = DType::kF32}, GetParam());
 }
