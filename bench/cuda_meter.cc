@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "timing.h"
+
 namespace billfish::bench {
 namespace {
 
 constexpr int kReplays = 15;
-
-double Quantile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
-}
 
 }  // namespace
 
@@ -47,7 +44,7 @@ Result<std::vector<double>> CudaMeter::Times(const CudaWorkload& workload) const
     const Result<double> us = timer->ElapsedUs();
     if (!us) return us.error();
     // The first two bring clocks and page tables up.
-    if (replay >= 2) times.push_back(*us / static_cast<double>(workload.copies));
+    if (replay >= 2) times.push_back(*us * 1e-6 / static_cast<double>(workload.copies));
   }
   return times;
 }
@@ -55,25 +52,13 @@ Result<std::vector<double>> CudaMeter::Times(const CudaWorkload& workload) const
 Result<double> CudaMeter::MedianUs(const CudaWorkload& workload) const {
   const Result<std::vector<double>> times = Times(workload);
   if (!times) return times.error();
-  return Quantile(*times, 0.5);
+  return Quantile(*times, 0.5) * 1e6;
 }
 
 Status CudaMeter::Measure(const CudaWorkload& workload, const CudaLimits& limits, Row& row) const {
   const Result<std::vector<double>> times = Times(workload);
   if (!times) return times.error();
-  const double us = Quantile(*times, 0.5);
-  row.repetitions = static_cast<int>(times->size());
-  row.median_us = us;
-  row.spread = (Quantile(*times, 0.75) - Quantile(*times, 0.25)) / us;
-  row.gb_per_s = workload.bytes / us / 1e3;
-  row.gflop_per_s = workload.operations / us / 1e3;
-  row.tokens_per_s = static_cast<double>(row.M) / us * 1e6;
-  const double read_us = workload.bytes / limits.read_bandwidth * 1e6;
-  const double matmul_us = limits.bf16_matmul > 0 ? workload.operations / limits.bf16_matmul * 1e6 : 0;
-  const bool memory_bound = read_us >= matmul_us;
-  row.limit = memory_bound ? "read bandwidth" : "bf16 matmul";
-  row.limit_value = (memory_bound ? limits.read_bandwidth : limits.bf16_matmul) / 1e9;
-  row.fraction = std::max(read_us, matmul_us) / us;
+  FillRow(*times, {workload.bytes, workload.operations}, RoofOf(limits), row);
   return {};
 }
 

@@ -35,6 +35,7 @@ class CudaMeter {
   Device device() const { return device_; }
 
  private:
+  /// Seconds of one call, for each replay of the round.
   Result<std::vector<double>> Times(const CudaWorkload& workload) const;
   Device device_;
   Stream stream_;

@@ -1,12 +1,6 @@
-#include "billfish/model.h"
-
-#include <fmt/format.h>
-
-#include <algorithm>
-
 #include "cases.h"
 #include "meter.h"
-#include "model_cost.h"
+#include "model_run.h"
 
 namespace billfish::bench {
 namespace {
@@ -18,51 +12,30 @@ constexpr size_t kCachedBytes = 190'000'000;
 
 Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
                   const RowSink& sink) {
-  ModelOptions model_options;
-  model_options.activation = options.activation;
-  model_options.mode = options.mode;
-  model_options.kernel = options.kernel;
-  const Result<Model> model = Model::Load(path, model_options);
-  if (!model) return model.error();
-  const int64_t longest = std::max(pp, tg);
-  if (longest < 1) return {ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them"};
-  if (longest > model->max_context()) {
-    return {ErrorCode::kInvalidArgument,
-            fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest,
-                        model->max_context())};
-  }
-  Result<KvCache> cache = model->NewCache(longest);
-  if (!cache) return cache.error();
+  Result<ModelRun> loaded = LoadModelRun(path, pp, tg, options);
+  if (!loaded) return loaded.error();
+  const Model& model = loaded->model;
+  KvCache& cache = loaded->cache;
+  const std::vector<int32_t>& ids = loaded->ids;
+  Row& row = loaded->row;
   Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
   if (!probe) return probe.error();
   const Meter meter(std::move(probe).value(), options.threads, options.budget_s);
   const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
 
-  std::vector<int32_t> ids(static_cast<size_t>(longest));
-  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * 7919 + 13) % static_cast<size_t>(model->config().vocab));
-  std::vector<float> logits(static_cast<size_t>(model->config().vocab));
-  const TensorView last(logits.data(), DType::kF32, {1, model->config().vocab});
+  std::vector<float> logits(static_cast<size_t>(model.config().vocab));
+  const TensorView last(logits.data(), DType::kF32, {1, model.config().vocab});
   Workspace workspace;
   ExecContext ctx{workspace, options.threads};
 
-  Row row;
-  row.name = path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
-  const Heaviest heaviest = FindHeaviest(*model);
-  row.kernel = heaviest.kernel;
-  row.scheme = heaviest.scheme;
-  row.mode = options.mode == Mode::kFast ? "fast" : "exact";
-  row.activation = DTypeName(options.activation);
-  row.E = std::max<int64_t>(1, model->config().experts);
-  row.top_k = std::max<int64_t>(1, model->config().top_k);
-  row.threads = options.threads;
   Workload workload;
   workload.peak = peak;
   if (pp > 0) {
     workload.run = [&](int64_t) {
-      if (Status status = cache->Truncate(0); !status.ok()) return status;
-      return model->Forward(std::span(ids).first(static_cast<size_t>(pp)), *cache, last, ctx);
+      if (Status status = cache.Truncate(0); !status.ok()) return status;
+      return model.Forward(std::span(ids).first(static_cast<size_t>(pp)), cache, last, ctx);
     };
-    const Cost cost = CostOf(*model, pp);
+    const Cost cost = CostOf(model, pp);
     workload.bytes = [cost](int64_t) { return cost.bytes; };
     workload.operations = cost.operations;
     row.op = "prefill";
@@ -73,14 +46,13 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
   if (tg > 0) {
     // One call generates tg tokens; its row is stated for one token.
     workload.run = [&](int64_t) {
-      if (Status status = cache->Truncate(0); !status.ok()) return status;
+      if (Status status = cache.Truncate(0); !status.ok()) return status;
       for (int64_t i = 0; i < tg; ++i) {
-        if (Status status = model->Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), *cache, last, ctx); !status.ok())
-          return status;
+        if (Status status = model.Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), cache, last, ctx); !status.ok()) return status;
       }
       return Status();
     };
-    const Cost cost = CostOf(*model, 1);
+    const Cost cost = CostOf(model, 1);
     const auto tokens = static_cast<double>(tg);
     workload.bytes = [cost, tokens](int64_t) { return cost.bytes * tokens; };
     workload.operations = cost.operations * tokens;
@@ -89,7 +61,7 @@ Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, con
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     row.median_us /= tokens;
     row.tokens_per_s *= tokens;
-    if (heaviest.total_bytes < kCachedBytes && row.limit == "read bandwidth") row.limit = "read (in cache)";
+    if (loaded->heaviest.total_bytes < kCachedBytes && row.limit == "read bandwidth") row.limit = "read (in cache)";
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
   return {};

@@ -4,13 +4,11 @@
 #include <string>
 
 #include "billfish/model.h"
+#include "timing.h"
 
 namespace billfish::bench {
 
-/// Weight bytes and operations of one forward call of `tokens` tokens, experts chosen evenly.
-struct Cost {
-  double bytes = 0, operations = 0;
-};
+/// Of one forward call of `tokens` tokens, experts chosen evenly.
 Cost CostOf(const Model& model, int64_t tokens);
 
 /// The pair of scheme and kernel that holds most bytes.

@@ -1,0 +1,25 @@
+// What `bench model` runs, on whatever device: a loaded model, room for its sequence, and the tokens that it is fed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "billfish/model.h"
+#include "cases.h"
+#include "model_cost.h"
+
+namespace billfish::bench {
+
+struct ModelRun {
+  Model model;
+  KvCache cache;             ///< for the longer of both sequences
+  std::vector<int32_t> ids;  ///< as many
+  Heaviest heaviest;
+  Row row;  ///< without op, M and times
+};
+
+/// Errors: those of Model::Load and Model::NewCache, kInvalidArgument where pp and tg are both 0 or longer than the model's sequences.
+Result<ModelRun> LoadModelRun(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options);
+
+}  // namespace billfish::bench
