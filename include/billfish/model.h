@@ -19,6 +19,7 @@
 #include "billfish/context.h"
 #include "billfish/moe.h"
 #include "billfish/panel_store.h"
+#include "billfish/scheme.h"
 #include "billfish/status.h"
 #include "billfish/tensor.h"
 
@@ -100,6 +101,15 @@ struct ModelOptions {
   std::function<bool(const LoadProgress&)> progress;  ///< called after each layer; false stops with kCancelled
 };
 
+/// A model without a checkpoint, for timing: what Model::Random makes up. Embedding and routers are bf16.
+struct RandomModel {
+  std::string config_json;                 ///< text of a config.json
+  QuantScheme mlp = schemes::kMxfp4;       ///< of expert stacks and of the matrices of dense layers
+  QuantScheme attention = schemes::kBf16;  ///< of q, k, v and o
+  QuantScheme lm_head = schemes::kBf16;    ///< where it is not the embedding
+  uint64_t seed = 0;
+};
+
 /// Keys and values of one sequence, and the buffers of a forward call on it. Belongs to the Model that made it, which must outlive it.
 class KvCache {
  public:
@@ -134,6 +144,12 @@ class Model {
   /// is missing: names it), kCancelled, and those of Checkpoint::Open, Linear::Create and MoeLayer::Create.
   static Result<Model> Load(const std::filesystem::path& path, const ModelOptions& options = {});
 
+  /// A model of that configuration with random weights (PackedWeight::Random), packed for the kernels that a checkpoint of these schemes
+  /// gets, one layer at a time. Norms are near 1, biases and sinks near 0: activations stay finite through any number of layers.
+  /// A weight depends on the seed and its name alone.
+  /// Errors: those of Load for config_json, and kInvalidArgument where options.panel_cache is set.
+  static Result<Model> Random(const RandomModel& spec, const ModelOptions& options = {});
+
   const ModelConfig& config() const;
   Device device() const;
   /// Longest sequence a cache may hold.
@@ -164,6 +180,7 @@ class Model {
 
  private:
   struct Impl;
+  static Result<Model> Finish(std::unique_ptr<Impl> impl, const ModelOptions& options);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,7 +1,6 @@
 #include "model/loader.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cstring>
 #include <fstream>
@@ -10,18 +9,18 @@
 #include "core/float_formats.h"
 #include "core/status_macros.h"
 #include "model/checkpoint_identity.h"
+#include "model/tensor_source.h"
 
 namespace billfish::model {
 namespace {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options,
+  Loader(const TensorSource& source, const Architecture& architecture, const ModelConfig& config, const ModelOptions& options,
          KernelWish& wish, const PanelStore* store)
-      : checkpoint_(checkpoint), architecture_(architecture), config_(config), options_(options), wish_(wish), store_(store) {}
+      : source_(source), architecture_(architecture), config_(config), options_(options), wish_(wish), store_(store) {}
 
   Result<Layer> LoadLayer(int64_t index);
-  Result<std::vector<float>> Vector(const std::string& tensor, int64_t size) const;
   Result<Embedding> LoadEmbedding() const;
   Result<FusedLinear> LoadHead() const;
 
@@ -32,8 +31,6 @@ class Loader {
     bool needs_bias = false;
   };
 
-  bool HasModule(const std::string& module) const { return checkpoint_.Describe(module).ok(); }
-  Result<PackedWeight> Matrix(const std::string& module, int64_t E, int64_t N, int64_t K) const;
   Result<FusedLinear> Fused(const std::string& name, int64_t K, const std::vector<MatrixName>& matrices) const;
   Status LoadAttention(const std::string& prefix, Layer& layer) const;
   Status LoadDense(const std::string& prefix, Layer& layer) const;
@@ -44,7 +41,7 @@ class Loader {
   Result<std::vector<float>> StackBias(const std::string& prefix, std::string_view fused, std::span<const std::string_view> patterns,
                                        int64_t N) const;
 
-  const Checkpoint& checkpoint_;
+  const TensorSource& source_;
   const Architecture& architecture_;
   const ModelConfig& config_;
   const ModelOptions& options_;
@@ -56,31 +53,12 @@ std::string ExpertName(const std::string& prefix, std::string_view pattern, int6
   return prefix + fmt::format(fmt::runtime(pattern), expert);
 }
 
-Result<std::vector<float>> Loader::Vector(const std::string& tensor, int64_t size) const {
-  BILLFISH_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.ReadF32(tensor));
-  if (static_cast<int64_t>(values.size()) != size) {
-    return Status(ErrorCode::kCorruptFile, fmt::format("{} has the shape [{}]; config.json implies [{}]", tensor,
-                                                       fmt::join(checkpoint_.Find(tensor)->shape, ", "), size));
-  }
-  return values;
-}
-
-Result<PackedWeight> Loader::Matrix(const std::string& module, int64_t E, int64_t N, int64_t K) const {
-  BILLFISH_ASSIGN_OR_RETURN(const ModuleInfo info, checkpoint_.Describe(module));
-  if (info.E != E || info.N != N || info.K != K) {
-    return Status(ErrorCode::kCorruptFile,
-                  fmt::format("{} has the shape [{}, {}, {}] (experts, outputs, inputs); config.json implies [{}, {}, {}]", module, info.E,
-                              info.N, info.K, E, N, K));
-  }
-  return checkpoint_.LoadWeight(module);
-}
-
 Result<FusedLinear> Loader::Fused(const std::string& name, int64_t K, const std::vector<MatrixName>& matrices) const {
   std::vector<FusedLinear::Part> parts;
   for (const MatrixName& matrix : matrices) {
     FusedLinear::Part part{matrix.module, matrix.N, {}, {}};
-    if (matrix.needs_bias || checkpoint_.Find(matrix.module + ".bias") != nullptr) {
-      BILLFISH_ASSIGN_OR_RETURN(part.bias, Vector(matrix.module + ".bias", matrix.N));
+    if (matrix.needs_bias || source_.HasTensor(matrix.module + ".bias")) {
+      BILLFISH_ASSIGN_OR_RETURN(part.bias, source_.Vector(matrix.module + ".bias", matrix.N));
     }
     parts.push_back(std::move(part));
   }
@@ -89,7 +67,7 @@ Result<FusedLinear> Loader::Fused(const std::string& name, int64_t K, const std:
     if (mapped.ok() || mapped.error().code() != ErrorCode::kNotFound) return mapped;
   }
   for (FusedLinear::Part& part : parts) {
-    BILLFISH_ASSIGN_OR_RETURN(part.weight, Matrix(part.name, 1, part.N, K));
+    BILLFISH_ASSIGN_OR_RETURN(part.weight, source_.Matrix(part.name, 1, part.N, K));
   }
   return FusedLinear::Create(name, std::move(parts), options_, wish_, store_);
 }
@@ -106,11 +84,11 @@ Status Loader::LoadAttention(const std::string& prefix, Layer& layer) const {
   BILLFISH_ASSIGN_OR_RETURN(
       layer.o, Fused(attention + "o_proj", config_.heads * config_.v_head_dim, {{attention + "o_proj", config_.hidden, o_bias}}));
   if (architecture_.qk_norm) {
-    BILLFISH_ASSIGN_OR_RETURN(layer.q_norm, Vector(attention + "q_norm.weight", config_.head_dim));
-    BILLFISH_ASSIGN_OR_RETURN(layer.k_norm, Vector(attention + "k_norm.weight", config_.head_dim));
+    BILLFISH_ASSIGN_OR_RETURN(layer.q_norm, source_.Vector(attention + "q_norm.weight", config_.head_dim));
+    BILLFISH_ASSIGN_OR_RETURN(layer.k_norm, source_.Vector(attention + "k_norm.weight", config_.head_dim));
   }
   if (architecture_.sinks) {
-    BILLFISH_ASSIGN_OR_RETURN(layer.sinks, Vector(attention + "sinks", config_.heads));
+    BILLFISH_ASSIGN_OR_RETURN(layer.sinks, source_.Vector(attention + "sinks", config_.heads));
   }
   return OkStatus();
 }
@@ -126,7 +104,7 @@ Status Loader::LoadDense(const std::string& prefix, Layer& layer) const {
 Result<PackedWeight> Loader::ExpertStack(const std::string& prefix, std::string_view pattern, int64_t N, int64_t K) const {
   std::vector<PackedWeight> experts;
   for (int64_t e = 0; e < config_.experts; ++e) {
-    BILLFISH_ASSIGN_OR_RETURN(PackedWeight weight, Matrix(ExpertName(prefix, pattern, e), 1, N, K));
+    BILLFISH_ASSIGN_OR_RETURN(PackedWeight weight, source_.Matrix(ExpertName(prefix, pattern, e), 1, N, K));
     experts.push_back(std::move(weight));
   }
   Result<PackedWeight> stack = PackedWeight::StackExperts(experts);
@@ -136,9 +114,8 @@ Result<PackedWeight> Loader::ExpertStack(const std::string& prefix, std::string_
 
 // [E, N, K], or [E, K, N] where the family stores plain stacks transposed.
 Result<PackedWeight> Loader::FusedStack(const std::string& module, int64_t N, int64_t K) const {
-  BILLFISH_ASSIGN_OR_RETURN(const ModuleInfo info, checkpoint_.Describe(module));
-  if (!architecture_.experts.plain_stacks_transposed || info.format != "plain") return Matrix(module, config_.experts, N, K);
-  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight stored, Matrix(module, config_.experts, K, N));
+  if (!architecture_.experts.plain_stacks_transposed || !source_.IsPlain(module)) return source_.Matrix(module, config_.experts, N, K);
+  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight stored, source_.Matrix(module, config_.experts, K, N));
   const auto width = static_cast<size_t>(CodeBits(stored.scheme().codes) / 8);
   const std::byte* from = stored.parts().codes.data();
   std::vector<std::byte> codes(stored.parts().codes.size());
@@ -159,15 +136,15 @@ Result<PackedWeight> Loader::FusedStack(const std::string& module, int64_t N, in
 Result<std::vector<float>> Loader::StackBias(const std::string& prefix, std::string_view fused, std::span<const std::string_view> patterns,
                                              int64_t N) const {
   const std::string stacked = prefix + std::string(fused) + "_bias";
-  if (checkpoint_.Find(stacked) != nullptr) return Vector(stacked, config_.experts * N);
-  const bool single = checkpoint_.Find(ExpertName(prefix, patterns.front(), 0) + ".bias") != nullptr;
+  if (source_.HasTensor(stacked)) return source_.Vector(stacked, config_.experts * N);
+  const bool single = source_.HasTensor(ExpertName(prefix, patterns.front(), 0) + ".bias");
   std::vector<float> bias;
   if (!single && !architecture_.experts.biased) return bias;
-  if (!single) return Vector(stacked, config_.experts * N);  // an error that names the missing tensor
+  if (!single) return source_.Vector(stacked, config_.experts * N);  // an error that names the missing tensor
   for (int64_t e = 0; e < config_.experts; ++e) {
     for (const std::string_view pattern : patterns) {
       BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> part,
-                                Vector(ExpertName(prefix, pattern, e) + ".bias", N / static_cast<int64_t>(patterns.size())));
+                                source_.Vector(ExpertName(prefix, pattern, e) + ".bias", N / static_cast<int64_t>(patterns.size())));
       bias.insert(bias.end(), part.begin(), part.end());
     }
   }
@@ -178,10 +155,10 @@ Status Loader::LoadExperts(const std::string& prefix, Layer& layer) const {
   const ExpertNames& names = architecture_.experts;
   const int64_t E = config_.experts, I = config_.moe_intermediate, H = config_.hidden;
   std::string router_name = prefix + std::string(names.router);
-  if (!HasModule(router_name) && HasModule(prefix + "mlp.gate")) router_name = prefix + "mlp.gate";
+  if (!source_.HasModule(router_name) && source_.HasModule(prefix + "mlp.gate")) router_name = prefix + "mlp.gate";
   BILLFISH_ASSIGN_OR_RETURN(layer.router, Fused(router_name, H, {{router_name, E, names.biased}}));
 
-  const bool fused = !names.gate_up.empty() && HasModule(prefix + std::string(names.gate_up));
+  const bool fused = !names.gate_up.empty() && source_.HasModule(prefix + std::string(names.gate_up));
   layer.experts_name = prefix + (fused ? std::string(names.gate_up) : std::string(names.gate.substr(0, names.gate.find(".{}"))) + ".*");
   MoeOptions moe{
       .activation = *config_.activation, .activation_dtype = options_.activation, .mode = options_.mode, .device = options_.device};
@@ -243,15 +220,15 @@ Result<Layer> Loader::LoadLayer(int64_t index) {
   const std::string prefix = fmt::format("model.layers.{}.", index);
   Layer layer;
   layer.config = config_.layers[static_cast<size_t>(index)];
-  BILLFISH_ASSIGN_OR_RETURN(layer.attention_norm, Vector(prefix + "input_layernorm.weight", config_.hidden));
-  BILLFISH_ASSIGN_OR_RETURN(layer.mlp_norm, Vector(prefix + "post_attention_layernorm.weight", config_.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(layer.attention_norm, source_.Vector(prefix + "input_layernorm.weight", config_.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(layer.mlp_norm, source_.Vector(prefix + "post_attention_layernorm.weight", config_.hidden));
   BILLFISH_RETURN_IF_ERROR(LoadAttention(prefix, layer));
   BILLFISH_RETURN_IF_ERROR(layer.config.moe ? LoadExperts(prefix, layer) : LoadDense(prefix, layer));
   return layer;
 }
 
 Result<Embedding> Loader::LoadEmbedding() const {
-  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight weight, Matrix("model.embed_tokens", 1, config_.vocab, config_.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(const PackedWeight weight, source_.Matrix("model.embed_tokens", 1, config_.vocab, config_.hidden));
   Embedding embedding{config_.vocab, config_.hidden, {}, {}};
   const auto count = static_cast<size_t>(config_.vocab * config_.hidden);
   if (weight.scheme().codes == CodeBook::kBF16) {
@@ -265,7 +242,7 @@ Result<Embedding> Loader::LoadEmbedding() const {
 }
 
 Result<FusedLinear> Loader::LoadHead() const {
-  const std::string module = config_.tied_embeddings || !HasModule("lm_head") ? "model.embed_tokens" : "lm_head";
+  const std::string module = config_.tied_embeddings || !source_.HasModule("lm_head") ? "model.embed_tokens" : "lm_head";
   if (module != "lm_head" && !config_.tied_embeddings) {
     return Status(ErrorCode::kNotFound, "lm_head.weight is missing, and config.json does not tie it to the embedding");
   }
@@ -296,6 +273,34 @@ void Summarise(const Layer& layer, std::vector<ModuleSummary>& modules) {
   add(" down", layer.experts->down());
 }
 
+Result<LoadedModel> BuildModel(const TensorSource& source, const ResolvedModel& resolved, const ModelOptions& options,
+                               const PanelStore* store) {
+  LoadedModel model;
+  model.config = resolved.config;
+  KernelWish wish(options.kernel);
+  Loader loader(source, *resolved.architecture, model.config, options, wish, store);
+  BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
+  LoadProgress progress;
+  progress.layers = static_cast<int64_t>(model.config.layers.size());
+  for (int64_t index = 0; index < progress.layers; ++index) {
+    BILLFISH_ASSIGN_OR_RETURN(Layer layer, loader.LoadLayer(index));
+    Summarise(layer, model.modules);
+    model.layers.push_back(std::move(layer));
+    progress.layers_done = index + 1;
+    progress.bytes = 0;
+    for (const ModuleSummary& module : model.modules) progress.bytes += module.bytes;
+    if (options.progress && !options.progress(progress)) {
+      return Status(ErrorCode::kCancelled, fmt::format("loading stopped after layer {} of {}", index + 1, progress.layers));
+    }
+  }
+  BILLFISH_ASSIGN_OR_RETURN(model.final_norm, source.Vector("model.norm.weight", model.config.hidden));
+  BILLFISH_ASSIGN_OR_RETURN(model.lm_head, loader.LoadHead());
+  model.lm_head.Summarise(model.modules);
+  BILLFISH_RETURN_IF_ERROR(wish.Verdict());
+  if (store) model.panel_cache = store->report();
+  return model;
+}
+
 }  // namespace
 
 void Embedding::Row(int32_t id, float* out) const {
@@ -311,32 +316,19 @@ Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOpti
   BILLFISH_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(path));
   BILLFISH_ASSIGN_OR_RETURN(const ResolvedModel resolved,
                             ResolveModel(checkpoint.config_json(), ReadOptionalText(path / "generation_config.json")));
-  LoadedModel model;
-  model.config = resolved.config;
-  KernelWish wish(options.kernel);
   std::optional<PanelStore> store;
   if (!options.panel_cache.empty() && options.device.kind == Device::Kind::kCpu) store.emplace(options.panel_cache, IdentityOf(checkpoint));
-  Loader loader(checkpoint, *resolved.architecture, model.config, options, wish, store ? &*store : nullptr);
-  BILLFISH_ASSIGN_OR_RETURN(model.embedding, loader.LoadEmbedding());
-  LoadProgress progress;
-  progress.layers = static_cast<int64_t>(model.config.layers.size());
-  for (int64_t index = 0; index < progress.layers; ++index) {
-    BILLFISH_ASSIGN_OR_RETURN(Layer layer, loader.LoadLayer(index));
-    Summarise(layer, model.modules);
-    model.layers.push_back(std::move(layer));
-    progress.layers_done = index + 1;
-    progress.bytes = 0;
-    for (const ModuleSummary& module : model.modules) progress.bytes += module.bytes;
-    if (options.progress && !options.progress(progress)) {
-      return Status(ErrorCode::kCancelled, fmt::format("loading stopped after layer {} of {}", index + 1, progress.layers));
-    }
+  return BuildModel(CheckpointSource(checkpoint), resolved, options, store ? &*store : nullptr);
+}
+
+Result<LoadedModel> MakeRandomModel(const RandomModel& spec, const ModelOptions& options) {
+  if (!options.panel_cache.empty()) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("random weights are made anew each time and not kept in {}; leave ModelOptions::panel_cache empty",
+                              options.panel_cache.string()));
   }
-  BILLFISH_ASSIGN_OR_RETURN(model.final_norm, loader.Vector("model.norm.weight", model.config.hidden));
-  BILLFISH_ASSIGN_OR_RETURN(model.lm_head, loader.LoadHead());
-  model.lm_head.Summarise(model.modules);
-  BILLFISH_RETURN_IF_ERROR(wish.Verdict());
-  if (store) model.panel_cache = store->report();
-  return model;
+  BILLFISH_ASSIGN_OR_RETURN(const ResolvedModel resolved, ResolveModel(spec.config_json, ""));
+  return BuildModel(RandomSource(spec, *resolved.architecture), resolved, options, nullptr);
 }
 
 }  // namespace billfish::model

@@ -41,5 +41,7 @@ struct LoadedModel {
 };
 
 Result<LoadedModel> LoadModel(const std::filesystem::path& path, const ModelOptions& options);
+/// The same with random numbers instead of a checkpoint; takes the same way into the same kernels.
+Result<LoadedModel> MakeRandomModel(const RandomModel& spec, const ModelOptions& options);
 
 }  // namespace billfish::model

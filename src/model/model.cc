@@ -26,6 +26,23 @@ struct Model::Impl {
 
 namespace {
 
+Status CheckOptions(const ModelOptions& options) {
+  if (options.activation != DType::kF32 && options.activation != DType::kBF16) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("{} activations were asked for; F32 and BF16 are possible", DTypeName(options.activation))};
+  }
+  if (options.device.kind == Device::Kind::kCuda && options.activation != DType::kBF16) {
+    return {ErrorCode::kInvalidArgument, fmt::format("{} activations were asked for on a GPU; its matrices read BF16, set "
+                                                     "ModelOptions::activation to it",
+                                                     DTypeName(options.activation))};
+  }
+  constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
+  if (options.max_context < 0 || options.max_context > kLongest) {
+    return {ErrorCode::kInvalidArgument, fmt::format("max_context is {}; it must be from 0 to {}", options.max_context, kLongest)};
+  }
+  return OkStatus();
+}
+
 // What both kinds of forward call require of a cache and of ids.
 Status CheckCall(const ModelConfig& config, const void* owner, std::span<const int32_t> ids, const KvCache::Impl* state) {
   const auto T = static_cast<int64_t>(ids.size());
@@ -66,27 +83,26 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 
 Result<Model> Model::Load(const std::filesystem::path& path, const ModelOptions& options) {
-  if (options.activation != DType::kF32 && options.activation != DType::kBF16) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("{} activations were asked for; F32 and BF16 are possible", DTypeName(options.activation)));
-  }
-  const bool on_gpu = options.device.kind == Device::Kind::kCuda;
-  if (on_gpu && options.activation != DType::kBF16) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("{} activations were asked for on a GPU; its matrices read BF16, set "
-                                                           "ModelOptions::activation to it",
-                                                           DTypeName(options.activation)));
-  }
-  constexpr int64_t kLongest = std::numeric_limits<int32_t>::max();
-  if (options.max_context < 0 || options.max_context > kLongest) {
-    return Status(ErrorCode::kInvalidArgument, fmt::format("max_context is {}; it must be from 0 to {}", options.max_context, kLongest));
-  }
+  BILLFISH_RETURN_IF_ERROR(CheckOptions(options));
+  auto impl = std::make_unique<Impl>();
+  BILLFISH_ASSIGN_OR_RETURN(impl->loaded, model::LoadModel(path, options));
+  return Finish(std::move(impl), options);
+}
+
+Result<Model> Model::Random(const RandomModel& spec, const ModelOptions& options) {
+  BILLFISH_RETURN_IF_ERROR(CheckOptions(options));
+  auto impl = std::make_unique<Impl>();
+  BILLFISH_ASSIGN_OR_RETURN(impl->loaded, model::MakeRandomModel(spec, options));
+  return Finish(std::move(impl), options);
+}
+
+Result<Model> Model::Finish(std::unique_ptr<Impl> impl, const ModelOptions& options) {
   Model model;
-  model.impl_ = std::make_unique<Impl>();
-  BILLFISH_ASSIGN_OR_RETURN(model.impl_->loaded, model::LoadModel(path, options));
+  model.impl_ = std::move(impl);
   const ModelConfig& config = model.impl_->loaded.config;
   model.impl_->frequencies = model::RopeFrequencies(config.rope);
   model.impl_->device = options.device;
-  if (on_gpu) {
+  if (options.device.kind == Device::Kind::kCuda) {
     BILLFISH_ASSIGN_OR_RETURN(
         model.impl_->gpu, model::CudaRunner::Create(model.impl_->loaded, model.impl_->frequencies, options.device, options.record_decode));
   }
