@@ -94,7 +94,8 @@ TEST_P(FixtureLogits, AgreeWithTransformers) {
   const fs::path fp32 = fs::path(BILLFISH_SOURCE_DIR) / "tests/golden/models" / (GetParam().filename().string() + ".fp32.safetensors");
   if (fs::exists(fp32)) {
     // transformers made these logits with experts in bf16, which moves them by 0.147 against itself in fp32 (the generator beside the
-    // file says more). Ours must be as near to them as its own fp32 run is, and equal that run.
+    // transformers made these logits with experts in bf16, which moves them by 0.147 against itself in fp32 (docs/NUMERICS.md). Ours must
+    // be as near to them as its own fp32 run is, and equal that run; bf16_experts_test.cc meets these with experts in bf16.
     EXPECT_NEAR(worst, 0.147139, 1e-3);
     worst = WorstRow(run, test::GoldenFile(fp32)["logits"].Floats());
   }
