@@ -180,7 +180,7 @@ struct E2M1Exponent {
 struct E2M1TimesE5M3 {
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
-  static constexpr bool kManyRegisters = true;
+  static constexpr bool kManyRegisters = false;
   struct Shared {
     __m512i table = Load(&kE2M1Carry);
   };
@@ -218,7 +218,7 @@ struct Int4Symmetric {
 struct Int4WithZero {  // index = q - zero + 16 lies in 0..31 for q = 0..15 and zero = 0..16
   static constexpr bool kReady = false;
   static constexpr int kPairs = 4;
-  static constexpr bool kManyRegisters = false;
+  static constexpr bool kManyRegisters = true;
   struct Shared {
     __m512i table = Load(&kIntegerShifted), mask = _mm512_set1_epi16(15);
   };

@@ -9,10 +9,9 @@
 // Codes are expanded in registers as they stream by. With more rows than one tile the first tile of each slab also leaves its operands in
 // scratch (16 KiB, L1), and the others read those: expansion is paid once a slab and hides behind dots that are needed anyway.
 //
-// The dots own two of the four vector pipes; shifts, lookups and subtractions go to the other two, so expansion hides behind the dots
-// from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start per cycle, so 12 sums must
-// be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the
-// registers allow it.
+// The dots own two of the four vector pipes; shifts and logic go to the other two, lookups take a little of the dots' (codes.h), so
+// expansion mostly hides behind the dots from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start
+// per cycle, so 12 sums must be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the registers allow it.
 #pragma once
 
 #include <array>
@@ -49,7 +48,7 @@ BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpb
 
 template <class Codes, bool kGroupScale, Source kSource, int T>
 void Tile(const TileArgs& a) {
-  constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= 5 || (T == 6 && !kGroupScale && !Codes::kManyRegisters) ? 2 : 1;
+  constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= (Codes::kManyRegisters ? 5 : 6) ? 2 : 1;
   constexpr bool kSumsInMemory = kGroupScale && T > 4;  // group sums and row sums together would not fit
   constexpr int kUnits = 4 / Codes::kPairs;
   constexpr size_t kStepBytes = size_t{kUnits} * 2 * kLine;
@@ -188,12 +187,12 @@ void Tile(const TileArgs& a) {
 }
 
 using TileFunction = void (*)(const TileArgs&);
-inline constexpr int kMaxTile = 8;
+inline constexpr int kMaxTile = 12;
 
 template <class Codes, bool kGroupScale, Source kSource, int T>
 constexpr TileFunction TileOrNull() {
-  if constexpr (kSource != Source::kStream && T < 3)
-    return nullptr;  // several tiles have at least three rows each
+  if constexpr (kSource != Source::kStream && T < 4)
+    return nullptr;  // several tiles have at least four rows each
   else
     return &Tile<Codes, kGroupScale, kSource, T>;
 }

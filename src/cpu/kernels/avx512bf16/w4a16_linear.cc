@@ -6,9 +6,9 @@
 // register. Other scales do not fit 8 bits of mantissa; there the code alone is the operand and the chunk's sum is multiplied in fp32,
 // one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
 //
-//   pipeline   cut the rows into tiles of 8 and a rest of at least 3
-//              one tile: stream the panel (tile.h), then factor, bias, round, store
-//              two: four slabs at a time, both tiles expand (storing operands costs the first tile 3 in 8 of its time)
+//   pipeline   up to 12 rows: one tile streams the panel (tile.h), then factor, bias, round, store
+//              more: cut the rows into tiles of 8 and a rest of 4 to 12
+//              two tiles: four slabs at a time, both expand (storing operands costs the first tile 3 in 8 of its time)
 //              more: slab by slab; the first tile keeps its operands in scratch (L1) for the others, and every tile fetches the activations
 //              of the next
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
@@ -23,13 +23,20 @@
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
+constexpr int kTwoTiles = 16;      // rows
 constexpr int kStreamedSlabs = 4;  // 17 to 20 KiB of codes stay in L1 for the second tile
 static_assert(kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
 
-/// Rows of the next tile. Eight keep 16 dots in flight, six only 12; one or two alone would stream the panel for little.
+/// Rows that one tile takes alone.
+template <class C>
+constexpr int kLoneTile = C::kManyRegisters ? kMaxTile - 1 : kMaxTile;
+
+/// Rows of the next of several tiles: eights, since more leave no register spare while expanding, then what no six or less remains of (six
+/// keep only 12 dots in flight, three expand for little).
+template <class C>
 constexpr int NextTile(int left) {
-  if (left == kMaxTile + 1 || left == kMaxTile + 2) return 5;
-  return std::min(left, kMaxTile);
+  if (left <= kLoneTile<C>) return left;
+  return left == 14 ? 9 : 8;
 }
 
 TileArgs ArgsOf(const PanelJob& job) {
@@ -74,7 +81,7 @@ void RunTiles(const PanelJob& job) {
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
     const uint8_t* const next_x = last ? x : x + size_t(first + kSlabs) * job.slab_stride;
     for (int begin = 0; begin < job.rows;) {
-      const int rows = NextTile(job.rows - begin);
+      const int rows = NextTile<C>(job.rows - begin);
       args.x = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
       args.c = sums + begin * kPanelRows;
       args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
@@ -89,9 +96,9 @@ void RunTiles(const PanelJob& job) {
 
 template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
-  if (job.rows <= kMaxTile) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
+  if (job.rows <= kLoneTile<C>) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
   if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
-  if (job.rows <= 2 * kMaxTile) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
+  if (job.rows <= kTwoTiles) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
   RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
