@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/status_macros.h"
+#include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
@@ -55,14 +56,16 @@ std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch) {
 }
 
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation) {
-  const auto number = [](auto v) { return std::to_string(static_cast<int>(v)); };
   KernelSpec spec;
   spec.file = "w4a16_grouped_decode_sm80.cu";
   spec.function = "w4a16_grouped_decode";
-  spec.defines = {{"BF_CODES", number(layout.codes)},    {"BF_SCALE", number(layout.scale)},      {"BF_GROUP", number(layout.group)},
-                  {"BF_ZEROS", number(layout.zeros)},    {"BF_WIDE", number(layout.wide_scales)}, {"BF_ACT", number(half)},
-                  {"BF_ROWS", number(variant.rows)},     {"BF_PANELS", number(variant.panels)},   {"BF_WARPS", number(variant.warps)},
-                  {"BF_STAGES", number(variant.stages)}, {"BF_BLOCKS", number(variant.blocks)},   {"BF_ACTIVATION", number(activation)}};
+  spec.defines = WeightDefines(layout, half,
+                               {{"BF_ROWS", variant.rows},
+                                {"BF_PANELS", variant.panels},
+                                {"BF_WARPS", variant.warps},
+                                {"BF_STAGES", variant.stages},
+                                {"BF_BLOCKS", variant.blocks},
+                                {"BF_ACTIVATION", static_cast<int>(activation)}});
   spec.shared_bytes = static_cast<uint32_t>(RingBytes(layout, variant));
   spec.hot = true;
   return spec;

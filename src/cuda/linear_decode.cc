@@ -10,6 +10,7 @@
 
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
+#include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
@@ -120,15 +121,18 @@ std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, 
 }
 
 KernelSpec LinearDecodeSpec(const TileLayout& layout, const LinearDecodeVariant& v, bool half, Arch arch) {
-  const auto number = [](auto value) { return std::to_string(static_cast<int>(value)); };
   KernelSpec spec;
   spec.file = "w4a16_linear_decode_sm80.cu";
   spec.function = "w4a16_linear_decode";
-  spec.defines = {{"BF_CODES", number(layout.codes)}, {"BF_SCALE", number(layout.scale)},      {"BF_GROUP", number(layout.group)},
-                  {"BF_ZEROS", number(layout.zeros)}, {"BF_WIDE", number(layout.wide_scales)}, {"BF_ACT", number(half)},
-                  {"BF_TOKENS", number(v.tokens)},    {"BF_ROW_BLOCKS", number(v.row_blocks)}, {"BF_GROUPS", number(v.groups)},
-                  {"BF_WARPS", number(v.warps)},      {"BF_BLOCKS", number(v.blocks)},         {"BF_STAGES", number(v.stages)},
-                  {"BF_BUFFERS", number(v.buffers)},  {"BF_STREAM_X", number(v.stream_x)}};
+  spec.defines = WeightDefines(layout, half,
+                               {{"BF_TOKENS", v.tokens},
+                                {"BF_ROW_BLOCKS", v.row_blocks},
+                                {"BF_GROUPS", v.groups},
+                                {"BF_WARPS", v.warps},
+                                {"BF_BLOCKS", v.blocks},
+                                {"BF_STAGES", v.stages},
+                                {"BF_BUFFERS", v.buffers},
+                                {"BF_STREAM_X", v.stream_x}});
   spec.shared_bytes = static_cast<uint32_t>(SharedOfBlock(arch, v.blocks));
   spec.hot = true;
   return spec;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/status_macros.h"
+#include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
@@ -180,25 +181,19 @@ uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, bool ga
 }
 
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
-  const auto number = [](auto value) { return std::to_string(static_cast<int>(value)); };
   KernelSpec spec;
   spec.function = v.wgmma ? "w4a16_linear_tile_sm90a" : "w4a16_linear_tile_sm80";
   spec.file = spec.function + ".cu";
-  spec.defines = {{"BF_CODES", number(layout.codes)},
-                  {"BF_SCALE", number(layout.scale)},
-                  {"BF_GROUP", number(layout.group)},
-                  {"BF_ZEROS", number(layout.zeros)},
-                  {"BF_WIDE", number(layout.wide_scales)},
-                  {"BF_ACT", number(half)},
-                  {"BF_M16", number(v.m16)},
-                  {"BF_N8", number(v.n8)},
-                  {"BF_WARPS_M", number(v.warps_m)},
-                  {"BF_WARPS_N", number(v.warps_n)},
-                  {"BF_UNITS", number(v.units)},
-                  {"BF_STAGES", number(v.stages)},
-                  {"BF_MIN_CTAS", number(v.ctas_per_sm)},
-                  {"BF_GROUPED", number(grouped)},
-                  {"BF_ACTIVATION", number(activation)}};
+  spec.defines = WeightDefines(layout, half,
+                               {{"BF_M16", v.m16},
+                                {"BF_N8", v.n8},
+                                {"BF_WARPS_M", v.warps_m},
+                                {"BF_WARPS_N", v.warps_n},
+                                {"BF_UNITS", v.units},
+                                {"BF_STAGES", v.stages},
+                                {"BF_MIN_CTAS", v.ctas_per_sm},
+                                {"BF_GROUPED", grouped},
+                                {"BF_ACTIVATION", static_cast<int>(activation)}});
   const bool splits = !grouped && arch.major >= 9;
   spec.shared_bytes = TileSharedBytes(layout, v, IsGated(activation), splits ? 2 : 1);
   spec.hot = true;
