@@ -152,7 +152,7 @@ void AddChat(Program& program) {
       ->type_name("N");
   AddSampling(verb, options->sampling);
   AddExecution(verb, options->execution);
-  AddPanelCache(verb, options->execution);
+  AddPanelCache(verb, options->execution.panel_cache);
   AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Chat(*options, program.json); }; });
 }

@@ -94,7 +94,7 @@ void AddEval(Program& program) {
       ->capture_default_str()
       ->type_name("N");
   AddExecution(verb, options->execution);
-  AddPanelCache(verb, options->execution);
+  AddPanelCache(verb, options->execution.panel_cache);
   AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return Evaluate(*options, program.json); }; });
 }

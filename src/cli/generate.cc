@@ -132,7 +132,7 @@ void AddGenerate(Program& program) {
   verb->add_flag("--ignore-eos", options->ignore_eos, "Go on after the end-of-text token");
   verb->add_flag("--special", options->special, "Print special tokens too");
   AddExecution(verb, options->execution);
-  AddPanelCache(verb, options->execution);
+  AddPanelCache(verb, options->execution.panel_cache);
   AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return GenerateText(*options, program.json); }; });
 }

@@ -52,13 +52,13 @@ std::vector<KernelUse> KernelsOf(const Model& model, const Execution& execution)
   return uses;
 }
 
+}  // namespace
+
 void SayWhatTheCacheDid(const std::string& folder, const PanelStore::Report& report) {
   Note("panel cache {}: {} matrices mapped ({}), {} written ({})\n", folder, report.mapped,
        FormatBytes(static_cast<double>(report.mapped_bytes)), report.written, FormatBytes(static_cast<double>(report.written_bytes)));
   if (!report.note.empty()) Note("panel cache: {}\n", report.note);
 }
-
-}  // namespace
 
 Result<LoadedModel> LoadModel(const std::string& path, const Execution& execution, bool with_tokenizer, int64_t max_context) {
   CatchInterrupts();

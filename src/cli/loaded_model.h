@@ -22,6 +22,9 @@ struct LoadedModel {
 /// kCancelled on Ctrl-C while loading. `max_context` 0 = the model's own.
 Result<LoadedModel> LoadModel(const std::string& path, const Execution& execution, bool with_tokenizer, int64_t max_context = 0);
 
+/// One line on standard error, a second one with the reason where an entry was not used or not written.
+void SayWhatTheCacheDid(const std::string& folder, const PanelStore::Report& report);
+
 /// "mxfp4 [2048 x 1024] by w4a16_..., because ...": one line for each kernel that the model uses, with the bytes it serves.
 std::string KernelsText(const Model& model, const Execution& execution);
 /// [{kernel, matrices, bytes, schemes, reason}].

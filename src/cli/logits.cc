@@ -85,7 +85,7 @@ void AddLogits(Program& program) {
   verb->add_option("--ids", options->ids, "Token ids: a .npy or .safetensors file, or a list 1,2,3")->required()->type_name("IDS");
   verb->add_option("-o,--out", options->out, "File to write, completely or not at all")->required()->type_name("FILE");
   AddExecution(verb, options->execution);
-  AddPanelCache(verb, options->execution);
+  AddPanelCache(verb, options->execution.panel_cache);
   AddDevice(verb, options->execution);
   verb->callback([&program, options] { program.action = [&program, options] { return WriteLogits(*options, program.json); }; });
 }

@@ -56,8 +56,9 @@ void AddDevice(CLI::App* verb, Execution& execution) {
   verb->add_option("--device", execution.device, "cpu, cuda or cuda:N")->check(kDeviceName)->capture_default_str();
 }
 
-void AddPanelCache(CLI::App* verb, Execution& execution) {
-  verb->add_option("--panel-cache", execution.panel_cache,
+CLI::Option* AddPanelCache(CLI::App* verb, std::string& folder) {
+  return verb
+      ->add_option("--panel-cache", folder,
                    "Keep packed weights in this folder, about as large as the model; later runs map them instead of reading the model. "
                    "May be deleted at any time")
       ->type_name("DIR");

@@ -35,7 +35,8 @@ struct Execution {
 };
 
 void AddExecution(CLI::App* verb, Execution& execution);
-void AddPanelCache(CLI::App* verb, Execution& execution);
+/// --panel-cache.
+CLI::Option* AddPanelCache(CLI::App* verb, std::string& folder);
 void AddDevice(CLI::App* verb, Execution& execution);
 
 /// `threads`, or DefaultThreads() for 0.
