@@ -8,6 +8,7 @@
 
 #include "checkpoint/write_fixture.h"
 #include "support/golden_file.h"
+#include "support/scheme_test.h"
 
 namespace billfish {
 namespace {
@@ -76,9 +77,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"int4-g128", QuantLayout::kGptq}, Case{"int4-channel", QuantLayout::kGptq},
                     Case{"int4-g32-asym", QuantLayout::kGptq}, Case{"int4-channel-asym", QuantLayout::kGptq}),
     [](const auto& case_info) {
-      std::string name = std::string(QuantLayoutName(case_info.param.layout)) + "_" + case_info.param.scheme;
-      std::replace(name.begin(), name.end(), '-', '_');
-      return name;
+      return test::TestName(std::string(QuantLayoutName(case_info.param.layout)) + "_" + case_info.param.scheme);
     });
 
 TEST(Quantize, SaysInItsConfigurationWhatWasDone) {

@@ -8,18 +8,13 @@
 #include "billfish/weight.h"
 #include "support/golden_file.h"
 #include "support/random_tensor.h"
+#include "support/weight_numbers.h"
 
 namespace billfish {
 namespace {
 
+using test::DequantizedF32;
 using testing::HasSubstr;
-
-std::vector<float> Values(const PackedWeight& weight) {
-  std::vector<float> values(static_cast<size_t>(weight.E() * weight.N() * weight.K()));
-  const Status status = weight.Dequantize(TensorView(values.data(), DType::kF32, {weight.E(), weight.N(), weight.K()}));
-  EXPECT_TRUE(status.ok()) << status.message();
-  return values;
-}
 
 // Row n holds the 16 nibbles 0..15 in one group whose scale is code n.
 PackedWeight AllNibbles(const QuantScheme& scheme, std::vector<std::byte> scales, std::vector<float> row_scale = {},
@@ -49,7 +44,8 @@ TEST(Mxfp4, DecodesAllSixteenCodesTimesAllScalesExactly) {
   const auto path = test::TestData() / "fixtures/codecs.safetensors";
   if (!test::GoldenFile::Exists(path)) GTEST_SKIP() << path << " is absent";
   const auto scales = test::GoldenFile(path)["e8m0_val"].As<float>();
-  const std::vector<float> values = Values(AllNibbles({CodeBook::kE2M1, 32, 1, DType::kF8E8M0, ZeroPoint::kNone, false}, CodesBelow(255)));
+  const std::vector<float> values =
+      DequantizedF32(AllNibbles({CodeBook::kE2M1, 32, 1, DType::kF8E8M0, ZeroPoint::kNone, false}, CodesBelow(255)));
   for (size_t b = 0; b < 255; ++b) {
     for (size_t c = 0; c < 16; ++c) {
       EXPECT_EQ(values[b * 16 + c], kE2M1Values[c] * scales[b]) << "code " << c << ", scale byte " << b;
@@ -65,7 +61,7 @@ TEST(Nvfp4, DecodesAllSixteenCodesTimesAllScalesExactly) {
   for (int half : {0, 0x80}) {
     std::vector<std::byte> codes;
     for (int i = 0; i < 127; ++i) codes.push_back(static_cast<std::byte>(half + i));
-    const std::vector<float> values = Values(AllNibbles(schemes::kNvfp4, codes, std::vector<float>(127, 0.001f)));
+    const std::vector<float> values = DequantizedF32(AllNibbles(schemes::kNvfp4, codes, std::vector<float>(127, 0.001f)));
     for (size_t b = 0; b < 127; ++b) {
       for (size_t c = 0; c < 16; ++c) {
         EXPECT_EQ(values[b * 16 + c], kE2M1Values[c] * scales[static_cast<size_t>(half) + b] * 0.001f) << "code " << c << ", scale " << b;
@@ -75,7 +71,7 @@ TEST(Nvfp4, DecodesAllSixteenCodesTimesAllScalesExactly) {
 }
 
 TEST(Nvfp4, ExampleOfTheSpecificationDecodes) {
-  const std::vector<float> values = Values(AllNibbles(schemes::kNvfp4, {std::byte{0x3C}}, {0.001f}));
+  const std::vector<float> values = DequantizedF32(AllNibbles(schemes::kNvfp4, {std::byte{0x3C}}, {0.001f}));
   const float expected[] = {0, .00075f, .0015f, .00225f, .003f, .0045f, .006f, .009f};
   for (size_t i = 0; i < 8; ++i) EXPECT_FLOAT_EQ(values[i], expected[i]);
 }
@@ -86,7 +82,7 @@ TEST(Int4, DecodesAllCodesWithEveryZeroPoint) {
     scales.push_back(std::byte{0x00});
     scales.push_back(std::byte{0x3F});  // bf16 0.5
   }
-  const std::vector<float> values = Values(AllNibbles(schemes::Int4(32, false), scales, {}, CodesBelow(17)));
+  const std::vector<float> values = DequantizedF32(AllNibbles(schemes::Int4(32, false), scales, {}, CodesBelow(17)));
   for (int z = 0; z <= 16; ++z) {
     for (int q = 0; q < 16; ++q) EXPECT_EQ(values[static_cast<size_t>(z * 16 + q)], static_cast<float>(q - z) * 0.5f);
   }
@@ -94,7 +90,7 @@ TEST(Int4, DecodesAllCodesWithEveryZeroPoint) {
 
 TEST(Int4, SymmetricCodesAreCentredOnEight) {
   const std::vector<float> values =
-      Values(AllNibbles(schemes::Int4(32, true, DType::kF16), {std::byte{0x00}, std::byte{0x38}}));  // fp16 0.5
+      DequantizedF32(AllNibbles(schemes::Int4(32, true, DType::kF16), {std::byte{0x00}, std::byte{0x38}}));  // fp16 0.5
   for (int q = 0; q < 16; ++q) EXPECT_EQ(values[static_cast<size_t>(q)], static_cast<float>(q - 8) * 0.5f);
 }
 
@@ -108,7 +104,7 @@ TEST(Fp8, DecodesEveryCodeInBlocksThatEndEarly) {
   parts.scales = Bytes::Own(scales);
   const auto weight = PackedWeight::FromParts({CodeBook::kE4M3, 2, 2, DType::kF32, ZeroPoint::kNone, false}, 1, 3, 5, parts);
   ASSERT_TRUE(weight);
-  const std::vector<float> values = Values(*weight);
+  const std::vector<float> values = DequantizedF32(*weight);
   for (size_t n = 0; n < 3; ++n) {
     for (size_t k = 0; k < 5; ++k) {
       EXPECT_EQ(values[n * 5 + k], F32FromE4M3(static_cast<uint8_t>(0x38 + n * 5 + k)) * scales[n / 2 * 3 + k / 2]);
@@ -124,13 +120,13 @@ TEST(PackedNibbles, ExampleBytesDecodeLowNibbleFirst) {
   parts.scales = Bytes::Own(std::vector<std::byte>{std::byte{127}});
   const auto weight = PackedWeight::FromParts(schemes::kMxfp4, 1, 1, 16, parts);
   ASSERT_TRUE(weight);
-  EXPECT_THAT(Values(*weight), testing::ElementsAre(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6));
+  EXPECT_THAT(DequantizedF32(*weight), testing::ElementsAre(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6));
 }
 
 TEST(Dequantize, UndoesActOrder) {
   const PackedWeight sorted = test::RandomWeight(schemes::Int4(32, true), 2, 3, 64, 5);
   const PackedWeight permuted = test::WithRandomPerm(sorted, 6);
-  const std::vector<float> stored = Values(sorted), original = Values(permuted);
+  const std::vector<float> stored = DequantizedF32(sorted), original = DequantizedF32(permuted);
   for (int64_t row = 0; row < 6; ++row) {
     for (int64_t j = 0; j < 64; ++j) {
       const int64_t k = permuted.parts().perm[static_cast<size_t>(row / 3 * 64 + j)];
@@ -143,7 +139,7 @@ TEST(Dequantize, RoundsToBF16Once) {
   const PackedWeight weight = test::RandomWeight(schemes::Int4(32, true, DType::kF32), 1, 3, 65, 7);
   std::vector<uint16_t> halves(3 * 65);
   ASSERT_TRUE(weight.Dequantize(TensorView(halves.data(), DType::kBF16, {3, 65})).ok());
-  EXPECT_EQ(halves, test::ToBF16(Values(weight)));
+  EXPECT_EQ(halves, test::ToBF16(DequantizedF32(weight)));
 }
 
 TEST(Dequantize, RefusesOtherShapesAndTypes) {
@@ -169,7 +165,7 @@ TEST(GptOssCheckpoint, BlocksDecodeToWhatTransformersDequantised) {
     parts.scales = model[prefix + "scales"].Shared();
     const auto weight = PackedWeight::FromParts(schemes::kMxfp4, E, N, K, parts);
     ASSERT_TRUE(weight) << weight.status().message();
-    const std::vector<float> values = Values(*weight), expected = golden[std::string(name) + "_dequant"].Floats();
+    const std::vector<float> values = DequantizedF32(*weight), expected = golden[std::string(name) + "_dequant"].Floats();
     for (int64_t e = 0; e < E; ++e) {
       for (int64_t n = 0; n < N; ++n) {
         for (int64_t k = 0; k < K; ++k) {

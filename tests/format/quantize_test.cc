@@ -6,17 +6,13 @@
 
 #include "billfish/weight.h"
 #include "support/random_tensor.h"
+#include "support/weight_numbers.h"
 
 namespace billfish {
 namespace {
 
+using test::DequantizedF32;
 using testing::HasSubstr;
-
-std::vector<float> Values(const PackedWeight& weight) {
-  std::vector<float> values(static_cast<size_t>(weight.E() * weight.N() * weight.K()));
-  EXPECT_TRUE(weight.Dequantize(TensorView(values.data(), DType::kF32, {weight.E(), weight.N(), weight.K()})).ok());
-  return values;
-}
 
 PackedWeight Quantized(const std::vector<float>& w, int64_t N, int64_t K, const QuantScheme& scheme) {
   auto weight = PackedWeight::Quantize(ConstTensorView(w.data(), DType::kF32, {N, K}), scheme);
@@ -51,7 +47,7 @@ TEST(Quantize, GaussianWeightsKeepTheExpectedAccuracy) {
   const int64_t N = 256, K = 512;
   const std::vector<float> w = test::Gaussian(static_cast<size_t>(N * K), 1, 0.02f);
   for (const Quality& quality : kQualities) {
-    const double error = RelativeError(Values(Quantized(w, N, K, *SchemeByName(quality.scheme))), w);
+    const double error = RelativeError(DequantizedF32(Quantized(w, N, K, *SchemeByName(quality.scheme))), w);
     EXPECT_LE(error, quality.at_most) << quality.scheme;
     EXPECT_GE(error, quality.at_most * 0.9) << quality.scheme << ": tighten the bound";
   }
@@ -61,8 +57,8 @@ TEST(Quantize, ValuesThatASchemeCanHoldComeBackExactly) {
   const int64_t N = 8, K = 128;
   for (std::string_view name : SchemeNames()) {
     const PackedWeight first = Quantized(test::Gaussian(static_cast<size_t>(N * K), 2), N, K, *SchemeByName(name));
-    const std::vector<float> held = Values(first);
-    const std::vector<float> again = Values(Quantized(held, N, K, *SchemeByName(name)));
+    const std::vector<float> held = DequantizedF32(first);
+    const std::vector<float> again = DequantizedF32(Quantized(held, N, K, *SchemeByName(name)));
     // Searches may settle on another representation, but never on a worse one than the exact; int4 groups that use only a part of the
     // code range can be re-scaled within rounding.
     EXPECT_LE(RelativeError(again, held), name.substr(0, 4) == "int4" ? 0.03 : name == "nvfp4" ? 0.01 : 1e-7) << name;
@@ -76,7 +72,7 @@ TEST(Quantize, ResultDoesNotDependOnTheThreadCount) {
     std::vector<std::vector<float>> results;
     for (const char* threads : {"1", "3", "8"}) {
       setenv("BILLFISH_THREADS", threads, 1);
-      results.push_back(Values(Quantized(w, N, K, *SchemeByName(name))));
+      results.push_back(DequantizedF32(Quantized(w, N, K, *SchemeByName(name))));
     }
     unsetenv("BILLFISH_THREADS");
     EXPECT_EQ(results[0], results[1]) << name;
@@ -101,7 +97,7 @@ TEST(Quantize, Nvfp4MapsTheLargestWeightToTheLargestScale) {
   const PackedWeight weight = Quantized(w, 2, 32, schemes::kNvfp4);
   EXPECT_FLOAT_EQ(weight.parts().row_scale[0], 0.7f / 2688);
   EXPECT_EQ(weight.parts().row_scale[0], weight.parts().row_scale[1]);
-  EXPECT_NEAR(Values(weight)[5], 0.7f, 0.7f * 1e-6f);
+  EXPECT_NEAR(DequantizedF32(weight)[5], 0.7f, 0.7f * 1e-6f);
 }
 
 TEST(Quantize, ZeroGroupsBecomeZero) {
@@ -109,9 +105,9 @@ TEST(Quantize, ZeroGroupsBecomeZero) {
     std::vector<float> w(4 * 256, 0.0f);
     w[3 * 256 + 200] = 1.0f;
     const PackedWeight weight = Quantized(w, 4, 256, *SchemeByName(name));
-    const std::vector<float> values = Values(weight);
+    const std::vector<float> values = DequantizedF32(weight);
     for (size_t i = 0; i < 3 * 256; ++i) EXPECT_EQ(values[i], 0.0f) << name;
-    for (float value : Values(Quantized(std::vector<float>(64, 0.0f), 1, 64, *SchemeByName(name)))) EXPECT_EQ(value, 0.0f) << name;
+    for (float value : DequantizedF32(Quantized(std::vector<float>(64, 0.0f), 1, 64, *SchemeByName(name)))) EXPECT_EQ(value, 0.0f) << name;
   }
 }
 
@@ -119,7 +115,7 @@ TEST(Quantize, ExtremeWeightsStayFinite) {
   for (std::string_view name : SchemeNames()) {
     if (name == "f16") continue;  // refused, see below
     for (float size : {3e38f, 1e-38f, 1e-44f}) {
-      for (float value : Values(Quantized(test::Gaussian(64, 4, size / 8), 1, 64, *SchemeByName(name)))) {
+      for (float value : DequantizedF32(Quantized(test::Gaussian(64, 4, size / 8), 1, 64, *SchemeByName(name)))) {
         ASSERT_TRUE(std::isfinite(value)) << name << " at " << size;
         ASSERT_LE(std::fabs(value), size * 1.2f + 1e-38f) << name << " at " << size;
       }
@@ -132,7 +128,7 @@ TEST(Quantize, ReadsHalfPrecisionExactly) {
   const std::vector<uint16_t> bits = test::ToBF16(w);
   const auto from_bf16 = PackedWeight::Quantize(ConstTensorView(bits.data(), DType::kBF16, {3, 32}), schemes::kMxfp4);
   ASSERT_TRUE(from_bf16);
-  EXPECT_EQ(Values(*from_bf16), Values(Quantized(w, 3, 32, schemes::kMxfp4)));
+  EXPECT_EQ(DequantizedF32(*from_bf16), DequantizedF32(Quantized(w, 3, 32, schemes::kMxfp4)));
 
   std::vector<uint16_t> halves;
   for (float value : w) halves.push_back(F16FromF32(value));
@@ -141,7 +137,7 @@ TEST(Quantize, ReadsHalfPrecisionExactly) {
   const auto from_f16 = PackedWeight::Quantize(ConstTensorView(halves.data(), DType::kF16, {3, 1, 32}), schemes::kF32);
   ASSERT_TRUE(from_f16);
   EXPECT_EQ(from_f16->E(), 3);
-  EXPECT_EQ(Values(*from_f16), as_half);
+  EXPECT_EQ(DequantizedF32(*from_f16), as_half);
 }
 
 TEST(Quantize, ScalesOfEveryTypeAreTriedAsStored) {
@@ -150,7 +146,7 @@ TEST(Quantize, ScalesOfEveryTypeAreTriedAsStored) {
     for (DType scale : {DType::kF8E8M0, DType::kF8E4M3, DType::kBF16, DType::kF16, DType::kF32}) {
       for (bool row_scale : {false, true}) {
         const QuantScheme scheme{codes, 32, 1, scale, ZeroPoint::kNone, row_scale};
-        EXPECT_LE(RelativeError(Values(Quantized(w, 2, 128, scheme)), w), 0.16) << scheme.Name();
+        EXPECT_LE(RelativeError(DequantizedF32(Quantized(w, 2, 128, scheme)), w), 0.16) << scheme.Name();
       }
     }
   }

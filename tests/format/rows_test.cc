@@ -4,17 +4,14 @@
 
 #include "billfish/weight.h"
 #include "support/random_tensor.h"
+#include "support/scheme_test.h"
+#include "support/weight_numbers.h"
 
 namespace billfish {
 namespace {
 
+using test::DequantizedF32;
 using testing::HasSubstr;
-
-std::vector<float> Values(const PackedWeight& weight) {
-  std::vector<float> values(static_cast<size_t>(weight.E() * weight.N() * weight.K()));
-  EXPECT_TRUE(weight.Dequantize(TensorView(values.data(), DType::kF32, {weight.E(), weight.N(), weight.K()})).ok());
-  return values;
-}
 
 std::vector<float> Joined(std::initializer_list<std::vector<float>> parts) {
   std::vector<float> all;
@@ -22,16 +19,8 @@ std::vector<float> Joined(std::initializer_list<std::vector<float>> parts) {
   return all;
 }
 
-class EveryScheme : public testing::TestWithParam<std::string_view> {
- protected:
-  QuantScheme scheme() const { return *SchemeByName(GetParam()); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Schemes, EveryScheme, testing::ValuesIn(SchemeNames().begin(), SchemeNames().end()), [](const auto& scheme) {
-  std::string name(scheme.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+class EveryScheme : public test::SchemeTest {};
+INSTANTIATE_TEST_SUITE_P(Schemes, EveryScheme, test::EverySchemeName(), test::SchemeTestName);
 
 TEST_P(EveryScheme, SelectedRowsKeepTheirNumbers) {
   const PackedWeight weight = test::WithRandomPerm(test::RandomWeight(scheme(), 2, 5, 45, 11), 12);
@@ -39,7 +28,7 @@ TEST_P(EveryScheme, SelectedRowsKeepTheirNumbers) {
   const auto selected = weight.SelectRows(order);
   ASSERT_TRUE(selected) << selected.status().message();
   EXPECT_EQ(selected->scheme().group_rows, 1);
-  const std::vector<float> all = Values(weight), some = Values(*selected);
+  const std::vector<float> all = DequantizedF32(weight), some = DequantizedF32(*selected);
   for (size_t e = 0; e < 2; ++e) {
     for (size_t i = 0; i < order.size(); ++i) {
       for (size_t k = 0; k < 45; ++k) EXPECT_EQ(some[(e * 3 + i) * 45 + k], all[(e * 5 + static_cast<size_t>(order[i])) * 45 + k]);
@@ -54,7 +43,7 @@ TEST_P(EveryScheme, StackingTheExpertsOfAStackGivesItBack) {
   const auto again = PackedWeight::StackExperts(experts);
   ASSERT_TRUE(again) << again.status().message();
   EXPECT_EQ(again->scheme(), stack.scheme());
-  EXPECT_EQ(Values(*again), Values(stack));
+  EXPECT_EQ(DequantizedF32(*again), DequantizedF32(stack));
   EXPECT_EQ(again->bytes(), stack.bytes());
 }
 
@@ -64,7 +53,7 @@ TEST_P(EveryScheme, ConcatenatedRowsKeepTheirNumbers) {
   const auto joined = PackedWeight::ConcatRows(parts);
   ASSERT_TRUE(joined) << joined.status().message();
   EXPECT_EQ(joined->N(), 9);
-  EXPECT_EQ(Values(*joined), Joined({Values(a), Values(b)}));
+  EXPECT_EQ(DequantizedF32(*joined), Joined({DequantizedF32(a), DequantizedF32(b)}));
 }
 
 TEST(ConcatRows, KeepsBlocksThatLineUp) {
@@ -74,11 +63,11 @@ TEST(ConcatRows, KeepsBlocksThatLineUp) {
   const auto kept = PackedWeight::ConcatRows(std::vector<PackedWeight>{a, b});
   ASSERT_TRUE(kept);
   EXPECT_EQ(kept->scheme().group_rows, 4);
-  EXPECT_EQ(Values(*kept), Joined({Values(a), Values(b)}));
+  EXPECT_EQ(DequantizedF32(*kept), Joined({DequantizedF32(a), DequantizedF32(b)}));
   const auto repeated = PackedWeight::ConcatRows(std::vector<PackedWeight>{b, a});
   ASSERT_TRUE(repeated);
   EXPECT_EQ(repeated->scheme().group_rows, 1);
-  EXPECT_EQ(Values(*repeated), Joined({Values(b), Values(a)}));
+  EXPECT_EQ(DequantizedF32(*repeated), Joined({DequantizedF32(b), DequantizedF32(a)}));
 }
 
 TEST(ConcatRows, FillsInRowScalesAndZeroPoints) {
@@ -87,7 +76,7 @@ TEST(ConcatRows, FillsInRowScalesAndZeroPoints) {
   const auto joined = PackedWeight::ConcatRows(std::vector<PackedWeight>{sym, asym});
   ASSERT_TRUE(joined);
   EXPECT_EQ(joined->scheme().zero, ZeroPoint::kPerGroup);
-  EXPECT_EQ(Values(*joined), Joined({Values(sym), Values(asym)}));
+  EXPECT_EQ(DequantizedF32(*joined), Joined({DequantizedF32(sym), DequantizedF32(asym)}));
 
   QuantScheme plain = schemes::kNvfp4;
   plain.row_scale = false;
@@ -95,7 +84,7 @@ TEST(ConcatRows, FillsInRowScalesAndZeroPoints) {
   const auto both = PackedWeight::ConcatRows(std::vector<PackedWeight>{without, with});
   ASSERT_TRUE(both);
   EXPECT_TRUE(both->scheme().row_scale);
-  EXPECT_EQ(Values(*both), Joined({Values(without), Values(with)}));
+  EXPECT_EQ(DequantizedF32(*both), Joined({DequantizedF32(without), DequantizedF32(with)}));
 }
 
 TEST(ConcatRows, DifferentGlobalScalesOfGateAndUpStayDifferent) {
@@ -105,7 +94,7 @@ TEST(ConcatRows, DifferentGlobalScalesOfGateAndUpStayDifferent) {
   up = *PackedWeight::FromParts(schemes::kNvfp4, 1, 2, 32, parts);
   const auto joined = PackedWeight::ConcatRows(std::vector<PackedWeight>{gate, up});
   ASSERT_TRUE(joined);
-  EXPECT_EQ(Values(*joined), Joined({Values(gate), Values(up)}));
+  EXPECT_EQ(DequantizedF32(*joined), Joined({DequantizedF32(gate), DequantizedF32(up)}));
 }
 
 TEST(ConcatRows, WidensScalesOfDifferentTypes) {
@@ -114,7 +103,7 @@ TEST(ConcatRows, WidensScalesOfDifferentTypes) {
   const auto joined = PackedWeight::ConcatRows(std::vector<PackedWeight>{a, b});
   ASSERT_TRUE(joined);
   EXPECT_EQ(joined->scheme().scale, DType::kF32);
-  EXPECT_EQ(Values(*joined), Joined({Values(a), Values(b)}));
+  EXPECT_EQ(DequantizedF32(*joined), Joined({DequantizedF32(a), DequantizedF32(b)}));
 }
 
 TEST(ConcatRows, SaysWhyWeightsCannotBeJoined) {
@@ -135,7 +124,7 @@ TEST(StackExperts, FillsInAMissingOrderAndSaysWhyItCannotStack) {
   const PackedWeight b = test::WithRandomPerm(test::RandomWeight(schemes::kMxfp4, 1, 2, 64, 2), 3);
   const auto stack = PackedWeight::StackExperts(std::vector<PackedWeight>{a, b});
   ASSERT_TRUE(stack);
-  EXPECT_EQ(Values(*stack), Joined({Values(a), Values(b)}));
+  EXPECT_EQ(DequantizedF32(*stack), Joined({DequantizedF32(a), DequantizedF32(b)}));
   const auto refused = PackedWeight::StackExperts(std::vector<PackedWeight>{a, test::RandomWeight(schemes::kMxfp4, 1, 3, 64, 1)});
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("their N are 2 and 3"));
 }

@@ -5,6 +5,7 @@
 #include "billfish/cuda.h"
 #include "support/device_numbers.h"
 #include "support/linear_problem.h"
+#include "support/scheme_test.h"
 
 namespace billfish {
 namespace {
@@ -87,11 +88,7 @@ std::vector<std::string_view> GpuSchemes() {
   return names;
 }
 
-INSTANTIATE_TEST_SUITE_P(Schemes, CudaLinear, testing::ValuesIn(GpuSchemes()), [](const auto& scheme) {
-  std::string name(scheme.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Schemes, CudaLinear, testing::ValuesIn(GpuSchemes()), test::SchemeTestName);
 
 // The activations that the scheme takes: bf16 wherever it can, f16 too unless numbers would leave its range.
 std::vector<DType> ActivationsOf(const QuantScheme& scheme) {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "support/linear_problem.h"
+#include "support/scheme_test.h"
 
 namespace billfish {
 namespace {
@@ -12,16 +13,8 @@ namespace {
 using test::Numbers;
 using testing::HasSubstr;
 
-class GroupedProperty : public testing::TestWithParam<std::string_view> {
- protected:
-  QuantScheme scheme() const { return *SchemeByName(GetParam()); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Schemes, GroupedProperty, testing::ValuesIn(SchemeNames().begin(), SchemeNames().end()), [](const auto& scheme) {
-  std::string name(scheme.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+class GroupedProperty : public test::SchemeTest {};
+INSTANTIATE_TEST_SUITE_P(Schemes, GroupedProperty, test::EverySchemeName(), test::SchemeTestName);
 
 // `rows` sorted rows over E experts, the experts given a share that depends on the seed; some stay empty.
 std::vector<int64_t> RandomOffsets(int64_t E, int64_t rows, uint64_t seed) {

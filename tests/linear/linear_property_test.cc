@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "support/linear_problem.h"
+#include "support/scheme_test.h"
 
 namespace billfish {
 namespace {
@@ -21,16 +22,8 @@ std::vector<Shape> Shapes() {
   return shapes;
 }
 
-class LinearProperty : public testing::TestWithParam<std::string_view> {
- protected:
-  QuantScheme scheme() const { return *SchemeByName(GetParam()); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Schemes, LinearProperty, testing::ValuesIn(SchemeNames().begin(), SchemeNames().end()), [](const auto& scheme) {
-  std::string name(scheme.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+class LinearProperty : public test::SchemeTest {};
+INSTANTIATE_TEST_SUITE_P(Schemes, LinearProperty, test::EverySchemeName(), test::SchemeTestName);
 
 void CheckLinear(const PackedWeight& weight, int64_t M, DType x_type, DType y_type, const std::vector<float>& bias, uint64_t seed) {
   const int64_t N = weight.N(), K = weight.K();

@@ -6,6 +6,7 @@
 
 #include "billfish/moe.h"
 #include "support/golden_file.h"
+#include "support/weight_numbers.h"
 
 namespace billfish::test {
 
@@ -20,12 +21,6 @@ struct MoeFixture {
   std::vector<float> weights;  ///< [T,top_k]
   std::vector<float> y;        ///< [T,H] golden
 };
-
-inline std::vector<float> DequantizedF32(const PackedWeight& weight) {
-  std::vector<float> values(static_cast<size_t>(weight.E() * weight.N() * weight.K()));
-  if (!weight.Dequantize(TensorView(values.data(), DType::kF32, {weight.E(), weight.N(), weight.K()})).ok()) values.clear();
-  return values;
-}
 
 /// W[e] + scale * B[e] A[e] as fp32 weights: the LoRA part folded in. A [E,r,K], B [E,N,r].
 inline PackedWeight WithDelta(const PackedWeight& weight, const std::vector<float>& A, const std::vector<float>& B, double scale) {
