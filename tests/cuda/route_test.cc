@@ -81,20 +81,13 @@ void ExpectDefinition(const RouterRule& rule, const std::vector<float>& logits, 
   EXPECT_LE(other, T / 500 + 1) << "tokens with other experts than the definition's, of " << T;
 }
 
-RouterRule Rule(Score score, int64_t E, int64_t top_k) {
-  RouterRule rule{score};
-  rule.E = E;
-  rule.top_k = top_k;
-  return rule;
-}
-
 TEST(Router, EveryScoreFollowsItsDefinition) {
   BILLFISH_NEEDS_GPU();
   for (const Score score : {Score::kSoftmax, Score::kTopKSoftmax, Score::kSigmoid, Score::kSqrtSoftplus}) {
     for (const auto& [E, top_k] :
          std::vector<std::pair<int64_t, int64_t>>{{8, 2}, {128, 8}, {128, 4}, {60, 4}, {256, 6}, {257, 3}, {1024, 40}, {1, 1}, {5, 5}}) {
       for (const bool renormalize : {false, true}) {
-        RouterRule rule = Rule(score, E, top_k);
+        RouterRule rule{score, E, top_k};
         rule.renormalize = renormalize;
         rule.routed_scaling = renormalize ? 2.5f : 1.0f;
         SCOPED_TRACE(testing::Message() << "score " << static_cast<int>(score) << " E " << E << " top_k " << top_k);
@@ -110,7 +103,7 @@ TEST(Router, CorrectionAndGroupsSteerTheChoiceButNotTheWeights) {
   for (const Score score : {Score::kSigmoid, Score::kSoftmax, Score::kSqrtSoftplus}) {
     for (const auto& [E, groups, kept] :
          std::vector<std::array<int64_t, 3>>{{256, 8, 4}, {160, 1, 1}, {96, 32, 20}, {64, 64 / 4, 8}, {12, 3, 1}, {24, 24, 9}}) {
-      RouterRule rule = Rule(score, E, std::min<int64_t>(8, kept * (E / groups)));
+      RouterRule rule{score, E, std::min<int64_t>(8, kept * (E / groups))};
       rule.correction = test::Gaussian(static_cast<size_t>(E), 5, 0.2f);
       rule.n_group = groups;
       rule.topk_group = kept;
@@ -124,7 +117,7 @@ TEST(Router, CorrectionAndGroupsSteerTheChoiceButNotTheWeights) {
 
 TEST(Router, TiesGoToTheSmallerId) {
   BILLFISH_NEEDS_GPU();
-  RouterRule rule = Rule(Score::kTopKSoftmax, 100, 6);
+  RouterRule rule{Score::kTopKSoftmax, 100, 6};
   std::vector<float> logits(200, 0.5f);
   for (size_t e = 0; e < 100; e += 2) logits[100 + e] = e % 4 == 0 ? -0.0f : 0.0f;  // equal, whatever their sign
   for (size_t e = 1; e < 100; e += 2) logits[100 + e] = -1.0f;
@@ -137,7 +130,7 @@ TEST(Router, IdsAreValidAndDistinctWhateverTheLogitsAre) {
   BILLFISH_NEEDS_GPU();
   for (const float value : {NAN, -INFINITY, INFINITY}) {
     for (const int64_t groups : {1, 4}) {
-      RouterRule rule = Rule(Score::kSigmoid, 64, 8);
+      RouterRule rule{Score::kSigmoid, 64, 8};
       rule.n_group = groups;
       rule.topk_group = groups == 1 ? 1 : 2;
       std::vector<float> logits(3 * 64, value);
@@ -155,7 +148,7 @@ TEST(Router, IdsAreValidAndDistinctWhateverTheLogitsAre) {
 
 TEST(Router, HashRoutingReadsTheTable) {
   BILLFISH_NEEDS_GPU();
-  RouterRule rule = Rule(Score::kSqrtSoftplus, 16, 3);
+  RouterRule rule{Score::kSqrtSoftplus, 16, 3};
   rule.renormalize = true;
   for (int32_t i = 0; i < 10 * 3; ++i) rule.hash_table.push_back(i * 7 % 16);
   const auto logits = test::Gaussian(5 * 16, 3);
@@ -173,12 +166,12 @@ TEST(Router, RefusesWhatItCannotHold) {
   const auto device = GpuDevice::Get(0);
   ASSERT_TRUE(device);
   const auto message = [&](const RouterRule& rule) { return std::string(Router::Create(rule, **device).status().message()); };
-  EXPECT_THAT(message(Rule(Score::kSoftmax, 2000, 2)), HasSubstr("at most 1024 experts and this one has 2000"));
-  RouterRule grouped = Rule(Score::kSoftmax, 128, 2);
+  EXPECT_THAT(message(RouterRule{Score::kSoftmax, 2000, 2}), HasSubstr("at most 1024 experts and this one has 2000"));
+  RouterRule grouped{Score::kSoftmax, 128, 2};
   grouped.n_group = 64;
   grouped.topk_group = 2;
   EXPECT_THAT(message(grouped), HasSubstr("at most 32 groups and this one has 64"));
-  RouterRule hashed = Rule(Score::kSoftmax, 4, 1);
+  RouterRule hashed{Score::kSoftmax, 4, 1};
   hashed.hash_table = {0, 1};
   const auto router = Router::Create(hashed, **device);
   ASSERT_TRUE(router) << router.status().message();

@@ -86,10 +86,7 @@ TEST(MoeLayer, AgreesWithTransformersForGptOss) {
   if (!test::GoldenFile::Exists(test::GptOssFolder() / "golden.safetensors")) GTEST_SKIP() << test::GptOssFolder() << " is absent";
   test::GptOssRouter router;
   const test::MoeFixture fixture = test::LoadGptOss(&router);
-  RouterRule rule{};
-  rule.score = RouterRule::Score::kTopKSoftmax;
-  rule.E = fixture.gate_up.E();
-  rule.top_k = fixture.top_k;
+  const RouterRule rule{RouterRule::Score::kTopKSoftmax, fixture.gate_up.E(), fixture.top_k};
   Call call{fixture.T, fixture.top_k, std::vector<int32_t>(static_cast<size_t>(fixture.T * 4)),
             std::vector<float>(static_cast<size_t>(fixture.T * 4))};
   const std::vector<float> logits = test::RouterLogits(router, fixture);

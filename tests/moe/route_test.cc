@@ -58,20 +58,12 @@ void CheckAgainstReference(const RouterRule& rule, int64_t T, uint64_t seed) {
   }
 }
 
-RouterRule Rule(Score score, int64_t E, int64_t top_k) {
-  RouterRule rule{};
-  rule.score = score;
-  rule.E = E;
-  rule.top_k = top_k;
-  return rule;
-}
-
 TEST(RouteTopK, EqualsTheDefinitionForEveryScore) {
   uint64_t seed = 1;
   for (Score score : {Score::kSoftmax, Score::kTopKSoftmax, Score::kSigmoid, Score::kSqrtSoftplus}) {
     for (bool renormalize : {false, true}) {
       for (int64_t E : {1, 8, 128, 384}) {
-        RouterRule rule = Rule(score, E, std::min<int64_t>(E, 1 + static_cast<int64_t>(seed % 8)));
+        RouterRule rule{score, E, std::min<int64_t>(E, 1 + static_cast<int64_t>(seed % 8))};
         rule.renormalize = renormalize;
         rule.routed_scaling = seed % 2 == 0 ? 2.5f : 1.0f;
         CheckAgainstReference(rule, 65, ++seed);
@@ -83,21 +75,21 @@ TEST(RouteTopK, EqualsTheDefinitionForEveryScore) {
 }
 
 TEST(RouteTopK, EqualsTheDefinitionWithGroups) {
-  RouterRule rule = Rule(Score::kSigmoid, 256, 8);
+  RouterRule rule{Score::kSigmoid, 256, 8};
   rule.n_group = 8;
   rule.topk_group = 4;
   rule.renormalize = true;
   rule.routed_scaling = 2.5f;
   rule.correction = test::Gaussian(256, 1, 0.1f);
   CheckAgainstReference(rule, 200, 2);
-  RouterRule single = Rule(Score::kSoftmax, 8, 2);  // one expert in each group
+  RouterRule single{Score::kSoftmax, 8, 2};  // one expert in each group
   single.n_group = 8;
   single.topk_group = 3;
   CheckAgainstReference(single, 50, 3);
 }
 
 TEST(RouteTopK, EqualsTheDefinitionWithAHashTable) {
-  RouterRule rule = Rule(Score::kSqrtSoftplus, 16, 2);
+  RouterRule rule{Score::kSqrtSoftplus, 16, 2};
   rule.renormalize = true;
   rule.routed_scaling = 1.5f;
   for (int32_t i = 0; i < 40; ++i) rule.hash_table.push_back(i * 5 % 16);
@@ -105,9 +97,9 @@ TEST(RouteTopK, EqualsTheDefinitionWithAHashTable) {
 }
 
 TEST(RouteTopK, TiesGoToTheSmallerExpert) {
-  const Routed routed = RunRoute(Rule(Score::kTopKSoftmax, 6, 3), {1, 2, 2, 0, 2, 2});
+  const Routed routed = RunRoute(RouterRule{Score::kTopKSoftmax, 6, 3}, {1, 2, 2, 0, 2, 2});
   EXPECT_THAT(routed.ids, ElementsAre(1, 2, 4));
-  RouterRule grouped = Rule(Score::kSigmoid, 6, 2);
+  RouterRule grouped{Score::kSigmoid, 6, 2};
   grouped.n_group = 3;
   grouped.topk_group = 1;
   EXPECT_THAT(RunRoute(grouped, {0, 1, 1, 0, 0, 1}).ids, ElementsAre(1, 0));
@@ -115,7 +107,7 @@ TEST(RouteTopK, TiesGoToTheSmallerExpert) {
 
 TEST(RouteTopK, ExtremeLogitsGiveFiniteWeights) {
   for (Score score : {Score::kSoftmax, Score::kTopKSoftmax, Score::kSigmoid, Score::kSqrtSoftplus}) {
-    RouterRule rule = Rule(score, 4, 2);
+    RouterRule rule{score, 4, 2};
     rule.renormalize = true;
     const Routed routed = RunRoute(rule, {1e30f, -1e30f, 200.0f, 1e30f, -1e30f, -2e30f, -1e30f, -1e30f});
     EXPECT_THAT(routed.ids, ElementsAre(0, 3, 0, 2));
@@ -124,13 +116,13 @@ TEST(RouteTopK, ExtremeLogitsGiveFiniteWeights) {
 }
 
 TEST(RouteTopK, NotANumberStillGivesValidExperts) {
-  const Routed routed = RunRoute(Rule(Score::kTopKSoftmax, 4, 2), {NAN, NAN, NAN, NAN, 1, NAN, 3, 2});
+  const Routed routed = RunRoute(RouterRule{Score::kTopKSoftmax, 4, 2}, {NAN, NAN, NAN, NAN, 1, NAN, 3, 2});
   for (int32_t id : routed.ids) EXPECT_TRUE(id >= 0 && id < 4);
   EXPECT_NE(routed.ids[0], routed.ids[1]);
 }
 
 TEST(RouteTopK, RefusesWhatDoesNotFitInWords) {
-  RouterRule rule = Rule(Score::kSoftmax, 4, 2);
+  RouterRule rule{Score::kSoftmax, 4, 2};
   std::vector<float> logits(8);
   std::vector<int32_t> ids(4);
   std::vector<float> weights(4);
@@ -151,7 +143,7 @@ TEST(RouteTopK, RefusesWhatDoesNotFitInWords) {
   EXPECT_THAT(refusal(good, out, std::vector<int32_t>{0, 2}), HasSubstr("token 1 has id 2; the hash table has rows 0..1"));
   rule.top_k = 5;
   EXPECT_THAT(refusal(good, out, {}), HasSubstr("top_k = 5"));
-  rule = Rule(Score::kSoftmax, 4, 2);
+  rule = RouterRule{Score::kSoftmax, 4, 2};
   Workspace none;
   ExecContext empty{none, 1};
   EXPECT_THAT(std::string(RouteTopK(good, rule, {}, out, empty).message()), HasSubstr("routing needs a workspace of"));

@@ -41,17 +41,9 @@ TEST(ActivationRule, NamesTheMeaninglessField) {
   EXPECT_THAT(Refusal({static_cast<Kind>(99)}), HasSubstr("99 is no kind of activation"));
 }
 
-RouterRule Rule() {
-  RouterRule rule{};
-  rule.score = RouterRule::Score::kSigmoid;
-  rule.E = 8;
-  rule.top_k = 2;
-  return rule;
-}
-
 template <class Change>
 std::string RuleRefusal(Change change) {
-  RouterRule rule = Rule();
+  RouterRule rule{RouterRule::Score::kSigmoid, 8, 2};
   change(rule);
   return std::string(rule.Validate().message());
 }

@@ -11,18 +11,10 @@ namespace {
 using Score = RouterRule::Score;
 using testing::ElementsAre;
 
-RouterRule Rule(Score score, int64_t E, int64_t top_k) {
-  RouterRule rule{};
-  rule.score = score;
-  rule.E = E;
-  rule.top_k = top_k;
-  return rule;
-}
-
 constexpr double kLogits[] = {0.5, 2.0, -1.0, 2.0, 1.0, 0.0};
 
 TEST(RouteToken, SoftmaxBeforeTheChoiceKeepsTheShareOfAllExperts) {
-  const Route route = RouteToken(kLogits, Rule(Score::kSoftmax, 6, 2), 0);
+  const Route route = RouteToken(kLogits, RouterRule{Score::kSoftmax, 6, 2}, 0);
   EXPECT_THAT(route.ids, ElementsAre(1, 3));
   double sum = 0;
   for (double logit : kLogits) sum += std::exp(logit);
@@ -30,16 +22,16 @@ TEST(RouteToken, SoftmaxBeforeTheChoiceKeepsTheShareOfAllExperts) {
 }
 
 TEST(RouteToken, SoftmaxAfterTheChoiceEqualsRenormalisedSoftmax) {
-  RouterRule before = Rule(Score::kSoftmax, 6, 3);
+  RouterRule before{Score::kSoftmax, 6, 3};
   before.renormalize = true;
-  const Route a = RouteToken(kLogits, before, 0), b = RouteToken(kLogits, Rule(Score::kTopKSoftmax, 6, 3), 0);
+  const Route a = RouteToken(kLogits, before, 0), b = RouteToken(kLogits, RouterRule{Score::kTopKSoftmax, 6, 3}, 0);
   EXPECT_EQ(a.ids, b.ids);
   for (size_t j = 0; j < 3; ++j) EXPECT_NEAR(a.weights[j], b.weights[j], 1e-15);
   EXPECT_NEAR(b.weights[0] + b.weights[1] + b.weights[2], 1, 1e-15);
 }
 
 TEST(RouteToken, CorrectionMovesTheChoiceAndNotTheWeights) {
-  RouterRule rule = Rule(Score::kSigmoid, 6, 2);
+  RouterRule rule{Score::kSigmoid, 6, 2};
   rule.correction = {0, 0, 5, 0, 0, 0};
   const Route route = RouteToken(kLogits, rule, 0);
   EXPECT_THAT(route.ids, ElementsAre(2, 1));
@@ -48,7 +40,7 @@ TEST(RouteToken, CorrectionMovesTheChoiceAndNotTheWeights) {
 
 TEST(RouteToken, GroupsAreJudgedByTheirTwoBest) {
   // Groups {0,1}, {2,3}, {4,5}: sums 2.5, 1.0, 1.0 of logits; only one group stays.
-  RouterRule rule = Rule(Score::kSigmoid, 6, 2);
+  RouterRule rule{Score::kSigmoid, 6, 2};
   rule.n_group = 3;
   rule.topk_group = 1;
   EXPECT_THAT(RouteToken(kLogits, rule, 0).ids, ElementsAre(1, 0));
@@ -57,7 +49,7 @@ TEST(RouteToken, GroupsAreJudgedByTheirTwoBest) {
 }
 
 TEST(RouteToken, ScalesAndNormalisesOnce) {
-  RouterRule rule = Rule(Score::kSqrtSoftplus, 6, 2);
+  RouterRule rule{Score::kSqrtSoftplus, 6, 2};
   rule.renormalize = true;
   rule.routed_scaling = 1.5f;
   const Route route = RouteToken(kLogits, rule, 0);
@@ -67,7 +59,7 @@ TEST(RouteToken, ScalesAndNormalisesOnce) {
 }
 
 TEST(RouteToken, HashTableGivesTheExpertsAndTheScoresTheWeights) {
-  RouterRule rule = Rule(Score::kSqrtSoftplus, 6, 2);
+  RouterRule rule{Score::kSqrtSoftplus, 6, 2};
   rule.hash_table = {0, 1, 5, 2};
   const Route route = RouteToken(kLogits, rule, 1);
   EXPECT_THAT(route.ids, ElementsAre(5, 2));
