@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "billfish/backend.h"
+#include "billfish/model.h"
+#include "billfish/panel_store.h"
 #include "billfish/scheme.h"
 #include "row.h"
 
@@ -26,7 +28,19 @@ struct RunOptions {
   int threads = 1;
   double budget_s = 0.5;  ///< of the CPU, for each row
   Device device;
-  bool zipf = false;  ///< BenchMoeCuda: experts are chosen with shares that fall like 1 / rank instead of evenly
+  bool zipf = false;                  ///< BenchMoeCuda: experts are chosen with shares that fall like 1 / rank instead of evenly
+  std::filesystem::path panel_cache;  ///< of a model, as in ModelOptions
+  std::function<void(const PanelStore::Report&)> after_loading;  ///< what the cache did, before anything is timed; may be empty
+};
+
+/// A model folder, or a shape with random weights.
+struct ModelCase {
+  std::filesystem::path folder;
+  std::string shape;                                                   ///< of ModelShapeNames(); empty = the folder
+  int64_t layers = 0;                                                  ///< of the shape, the first of them; 0 = all
+  std::string scheme = "mxfp4", attention = "bf16", lm_head = "bf16";  ///< of the shape: experts or dense MLP, q k v o, lm_head
+  int64_t pp = 512, tg = 128;                                          ///< tokens of a prompt, and generated ones; 0 = not timed
+  std::function<bool(const LoadProgress&)> progress;                   ///< of loading, as in ModelOptions
 };
 
 /// Called with every finished row; false stops with kCancelled.
@@ -46,10 +60,8 @@ Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& M
                     const RowSink& sink);
 
 /// "prefill" of pp tokens and "decode" of tg tokens after it, as llama.cpp's pp and tg rows.
-Status BenchModel(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
-                  const RowSink& sink);
+Status BenchModel(const ModelCase& model_case, const RunOptions& options, const Limits& limits, const RowSink& sink);
 /// The same on options.device, a GPU: the time on the host's clock from call to answer, greedy choice of the next token included.
-Status BenchModelCuda(const std::filesystem::path& model, int64_t pp, int64_t tg, const RunOptions& options, const CudaLimits& limits,
-                      const RowSink& sink);
+Status BenchModelCuda(const ModelCase& model_case, const RunOptions& options, const CudaLimits& limits, const RowSink& sink);
 
 }  // namespace billfish::bench

@@ -28,9 +28,9 @@ Status Time(const std::function<Status()>& call, double calls, const Cost& cost,
 
 }  // namespace
 
-Status BenchModelCuda(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options, const CudaLimits& limits,
-                      const RowSink& sink) {
-  Result<ModelRun> loaded = LoadModelRun(path, pp, tg, options);
+Status BenchModelCuda(const ModelCase& model_case, const RunOptions& options, const CudaLimits& limits, const RowSink& sink) {
+  const int64_t pp = model_case.pp, tg = model_case.tg;
+  Result<ModelRun> loaded = LoadModelRun(model_case, options);
   if (!loaded) return loaded.error();
   const Model& model = loaded->model;
   KvCache& cache = loaded->cache;

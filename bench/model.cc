@@ -10,9 +10,9 @@ constexpr size_t kCachedBytes = 190'000'000;
 
 }  // namespace
 
-Status BenchModel(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options, const Limits& limits,
-                  const RowSink& sink) {
-  Result<ModelRun> loaded = LoadModelRun(path, pp, tg, options);
+Status BenchModel(const ModelCase& model_case, const RunOptions& options, const Limits& limits, const RowSink& sink) {
+  const int64_t pp = model_case.pp, tg = model_case.tg;
+  Result<ModelRun> loaded = LoadModelRun(model_case, options);
   if (!loaded) return loaded.error();
   const Model& model = loaded->model;
   KvCache& cache = loaded->cache;

@@ -3,21 +3,53 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "model_shapes.h"
 
 namespace billfish::bench {
 
-Result<ModelRun> LoadModelRun(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options) {
+namespace {
+
+Result<Model> MakeModel(const ModelCase& model_case, const ModelOptions& options) {
+  if (model_case.shape.empty()) return Model::Load(model_case.folder, options);
+  RandomModel spec;
+  Result<std::string> config = ShapeConfig(model_case.shape, model_case.layers);
+  if (!config) return config.error();
+  spec.config_json = std::move(config).value();
+  const std::pair<const std::string*, QuantScheme*> schemes[] = {
+      {&model_case.scheme, &spec.mlp}, {&model_case.attention, &spec.attention}, {&model_case.lm_head, &spec.lm_head}};
+  for (const auto& [name, scheme] : schemes) {
+    const Result<QuantScheme> known = SchemeByName(*name);
+    if (!known) return known.error();
+    *scheme = *known;
+  }
+  return Model::Random(spec, options);
+}
+
+std::string NameOf(const ModelCase& model_case) {
+  const std::filesystem::path& folder = model_case.folder;
+  if (model_case.shape.empty()) return folder.filename().empty() ? folder.parent_path().filename().string() : folder.filename().string();
+  return model_case.layers == 0 ? model_case.shape : fmt::format("{} L{}", model_case.shape, model_case.layers);
+}
+
+}  // namespace
+
+Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& options) {
+  const int64_t longest = std::max(model_case.pp, model_case.tg);
+  if (longest < 1) {
+    return Status(ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them");
+  }
   ModelOptions model_options;
   model_options.activation = options.activation;
   model_options.mode = options.mode;
   model_options.kernel = options.kernel;
   model_options.device = options.device;
-  Result<Model> model = Model::Load(path, model_options);
+  model_options.panel_cache = options.panel_cache;
+  model_options.progress = model_case.progress;
+  Result<Model> model = MakeModel(model_case, model_options);
   if (!model) return model.error();
-  const int64_t longest = std::max(pp, tg);
-  if (longest < 1) {
-    return Status(ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them");
-  }
+  if (options.after_loading) options.after_loading(model->panel_cache());
   if (longest > model->max_context()) {
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest,
@@ -30,7 +62,7 @@ Result<ModelRun> LoadModelRun(const std::filesystem::path& path, int64_t pp, int
   run.ids.resize(static_cast<size_t>(longest));
   for (size_t i = 0; i < run.ids.size(); ++i) run.ids[i] = static_cast<int32_t>((i * 7919 + 13) % static_cast<size_t>(config.vocab));
   run.heaviest = FindHeaviest(run.model);
-  run.row.name = path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
+  run.row.name = NameOf(model_case);
   run.row.kernel = run.heaviest.kernel;
   run.row.scheme = run.heaviest.scheme;
   run.row.mode = options.mode == Mode::kFast ? "fast" : "exact";

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <vector>
 
 #include "billfish/model.h"
@@ -19,7 +18,8 @@ struct ModelRun {
   Row row;  ///< without op, M and times
 };
 
-/// Errors: those of Model::Load and Model::NewCache, kInvalidArgument where pp and tg are both 0 or longer than the model's sequences.
-Result<ModelRun> LoadModelRun(const std::filesystem::path& path, int64_t pp, int64_t tg, const RunOptions& options);
+/// Errors: those of ShapeConfig, SchemeByName, Model::Load, Model::Random and Model::NewCache, kInvalidArgument where pp and tg are both 0
+/// or longer than the model's sequences.
+Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& options);
 
 }  // namespace billfish::bench

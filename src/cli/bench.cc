@@ -7,12 +7,15 @@
 
 #include "bench/cases.h"
 #include "bench/chart.h"
+#include "bench/model_shapes.h"
 #include "bench/row.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
+#include "cli/loaded_model.h"
 #include "cli/options.h"
 #include "cli/print.h"
 #include "cli/progress.h"
+#include "cli/table.h"
 #include "cli/verb.h"
 
 namespace billfish::cli {
@@ -27,8 +30,8 @@ struct Options {
   double seconds = 0.5;
   int64_t experts = 32, top_k = 4;
   bool block = false;
-  std::string model;
-  int64_t pp = 512, tg = 128;
+  bench::ModelCase model;
+  std::string panel_cache;
   std::string svg, chart = "roofline", from;
 };
 
@@ -128,10 +131,20 @@ Outcome BenchModels(const Options& options, bool json) {
     report.rows.push_back(row);
     return !Interrupted();
   };
+  Progress progress(options.model.shape.empty() ? "loading" : "making weights", "layers");
+  bench::ModelCase model_case = options.model;
+  model_case.progress = [&](const LoadProgress& state) {
+    progress.Update(state.layers_done, state.layers, FormatBytes(static_cast<double>(state.bytes)));
+    return !Interrupted();
+  };
   for (const Mode mode : *modes) {
-    const bench::RunOptions run = RunOptionsOf(options, mode);
-    const Status status = gpu ? bench::BenchModelCuda(options.model, options.pp, options.tg, run, report.cuda_limits, sink)
-                              : bench::BenchModel(options.model, options.pp, options.tg, run, report.limits, sink);
+    bench::RunOptions run = RunOptionsOf(options, mode);
+    run.panel_cache = options.panel_cache;
+    if (!options.panel_cache.empty()) {
+      run.after_loading = [&](const PanelStore::Report& report) { SayWhatTheCacheDid(options.panel_cache, report); };
+    }
+    const Status status =
+        gpu ? bench::BenchModelCuda(model_case, run, report.cuda_limits, sink) : bench::BenchModel(model_case, run, report.limits, sink);
     if (!status.ok()) return status;
   }
   return Finish(report, options, json);
@@ -175,6 +188,7 @@ void AddBench(Program& program) {
                            "  billfish bench linear\n"
                            "  billfish bench moe --m 1,64,512 --scheme mxfp4 --mode exact,fast --svg moe.svg\n"
                            "  billfish bench model models/tiny-moe-mxfp4 --json > rows.json\n"
+                           "  billfish bench model --shape qwen3-30b-a3b --layers 2\n"
                            "  billfish bench --from rows.json --svg bars.svg --chart bars\n"
                            "`of lim` is the time the call would take at the limit over the time it took: weights rotate over more copies\n"
                            "than caches hold, and the memory's bandwidth is probed around every repetition.");
@@ -215,15 +229,33 @@ void AddBench(Program& program) {
   CLI::App* model = verb->add_subcommand("model", "Prefill (pp) and decode (tg) of a model, tokens per second");
   auto model_options = std::make_shared<Options>();
   AddCommon(model, *model_options, program);
-  model->add_option("path", model_options->model, "Model folder")->required();
-  model->add_option("--pp", model_options->pp, "Tokens of the prompt; 0 leaves the row out")
+  bench::ModelCase& model_case = model_options->model;
+  CLI::Option* path = model->add_option("path", model_case.folder, "Model folder");
+  CLI::Option* shape = model->add_option("--shape", model_case.shape, "Instead of a folder: random weights in the shape of this model")
+                           ->check(CLI::IsMember(bench::ModelShapeNames()))
+                           ->excludes(path);
+  model->add_option("--layers", model_case.layers, "The first layers of the shape only; default all")
+      ->check(CLI::Range(1, 4096))
+      ->needs(shape)
+      ->type_name("N");
+  const auto add_scheme = [&](const char* name, std::string& scheme, const char* what) {
+    model->add_option(name, scheme, what)->needs(shape)->capture_default_str()->type_name("SCHEME");
+  };
+  add_scheme("--scheme", model_case.scheme, "Weight scheme of the shape's experts, or of its dense layers");
+  add_scheme("--attention", model_case.attention, "Weight scheme of the shape's q, k, v and o");
+  add_scheme("--lm-head", model_case.lm_head, "Weight scheme of the shape's lm_head");
+  model->add_option("--pp", model_case.pp, "Tokens of the prompt; 0 leaves the row out")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  model->add_option("--tg", model_options->tg, "Tokens generated one by one; 0 leaves the row out")
+  model->add_option("--tg", model_case.tg, "Tokens generated one by one; 0 leaves the row out")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
-  model->callback(
-      [&program, model_options] { program.action = [&program, model_options] { return BenchModels(*model_options, program.json); }; });
+  AddPanelCache(model, model_options->panel_cache)->excludes(shape);
+  model->callback([&program, model_options] {
+    if (model_options->model.folder.empty() && model_options->model.shape.empty())
+      throw CLI::RequiredError("bench model needs a model folder or --shape NAME; one of them");
+    program.action = [&program, model_options] { return BenchModels(*model_options, program.json); };
+  });
 }
 
 }  // namespace billfish::cli

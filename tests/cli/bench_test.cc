@@ -6,7 +6,9 @@
 namespace billfish::cli_test {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 void ExpectRow(const Json& row) {
   for (const char* text : {"op", "name", "kernel", "scheme", "mode", "activation", "limit"})
@@ -49,6 +51,47 @@ TEST(Bench, ModelTimesPrefillAndDecode) {
   EXPECT_EQ(document["rows"][1]["op"], "decode");
   EXPECT_EQ(document["rows"][0]["scheme"], "mxfp4");
   for (const Json& row : document["rows"]) ExpectRow(row);
+}
+
+TEST(Bench, ModelTimesAShapeWithoutItsCheckpoint) {
+  const std::vector<std::string> small = {"--pp", "16", "--tg", "4", "--seconds", "0.01", "--json"};
+  std::vector<std::string> arguments = {"bench",    "model", "--shape",     "tiny",  "--layers",  "3",
+                                        "--scheme", "nvfp4", "--attention", "nvfp4", "--lm-head", "int4-g128"};
+  arguments.insert(arguments.end(), small.begin(), small.end());
+  const Json document = RunProgram(arguments).Document();
+  ASSERT_EQ(document["rows"].size(), 2U);
+  for (const Json& row : document["rows"]) {
+    ExpectRow(row);
+    EXPECT_EQ(row["name"], "tiny L3");
+    EXPECT_EQ(row["scheme"], "nvfp4");
+    EXPECT_EQ(row["E"], 16);
+  }
+}
+
+TEST(Bench, ModelNeedsAFolderOrAShape) {
+  const Finished neither = RunProgram({"bench", "model"});
+  EXPECT_EQ(neither.exit_code, 2);
+  EXPECT_THAT(neither.err, HasSubstr("a model folder or --shape NAME"));
+  EXPECT_THAT(RunProgram({"bench", "model", TinyModel(), "--shape", "tiny"}).err, HasSubstr("path excludes --shape"));
+  EXPECT_THAT(RunProgram({"bench", "model", TinyModel(), "--layers", "2"}).err, HasSubstr("--layers requires --shape"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "huge"}).err, HasSubstr("qwen3-30b-a3b"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--layers", "5"}).err,
+              HasSubstr("5 layers of tiny were asked for, which has 4"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--scheme", "int3"}).err, HasSubstr("\"int3\" is not a scheme"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--pp", "0", "--tg", "0"}).err, HasSubstr("there is nothing to time"));
+}
+
+TEST(Bench, ModelMapsTheWeightsThatAnEarlierRunKept) {
+  const Scratch scratch;
+  const std::vector<std::string> flags = {"bench",      "model",         TinyModel(),        "--pp",      "8",    "--tg",  "2", "--mode",
+                                          "exact,fast", "--panel-cache", scratch / "panels", "--seconds", "0.01", "--json"};
+  const Finished first = RunProgram(flags);
+  EXPECT_EQ(first.exit_code, 0);
+  EXPECT_EQ(first.Document()["rows"].size(), 4U);
+  EXPECT_THAT(first.err, HasSubstr("panel cache " + (scratch / "panels") + ": 0 matrices mapped (0 B)"));
+  const Finished second = RunProgram(flags);
+  EXPECT_EQ(second.Document()["rows"].size(), 4U);
+  EXPECT_THAT(second.err, AllOf(HasSubstr(" 0 written (0 B)"), Not(HasSubstr(" 0 matrices mapped"))));
 }
 
 TEST(Bench, ASavedReportIsDrawnAgain) {
