@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "timing.h"
+
 namespace billfish::bench {
 namespace {
 
@@ -14,14 +16,6 @@ constexpr double kBlockSeconds = 2e-3;
 constexpr double kColdBytes = 512e6;  // going round 190 MB finds a twentieth in a 32 MiB cache whose replacement is not strictly by age
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double Quantile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  const double place = q * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<size_t>(place);
-  const size_t high = std::min(low + 1, values.size() - 1);
-  return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
-}
 
 }  // namespace
 
@@ -61,7 +55,9 @@ Status Meter::Measure(const Workload& workload, Row& row) const {
     call += block;
     const double peak_after = MeasurePeakNow(workload.peak.arithmetic, threads_);
     const double bandwidth_after = probe_.Measure();
-    const double peak = std::max(peak_before, peak_after);  // a disturbed probe must not flatter the call
+    // Means of before and after: whatever takes time from probes takes it from the call, and the median of the fractions drops the
+    // repetitions in which it took more from one of them.
+    const double peak = (peak_before + peak_after) / 2;
     const double bandwidth = (bandwidth_before + bandwidth_after) / 2;
     peak_before = peak_after;
     bandwidth_before = bandwidth_after;
@@ -72,18 +68,8 @@ Status Meter::Measure(const Workload& workload, Row& row) const {
     peaks.push_back(peak);
     fractions.push_back(std::max(block_bytes / bandwidth, calls * workload.operations / peak) / elapsed);
   }
-  const double median = Quantile(seconds, 0.5), bandwidth = Quantile(bandwidths, 0.5), peak = Quantile(peaks, 0.5),
-               call_bytes = Quantile(bytes, 0.5);
-  const bool memory_bound = call_bytes / bandwidth >= workload.operations / peak;
-  row.repetitions = static_cast<int>(seconds.size());
-  row.median_us = median * 1e6;
-  row.spread = (Quantile(seconds, 0.75) - Quantile(seconds, 0.25)) / median;
-  row.gb_per_s = call_bytes / median / 1e9;
-  row.gflop_per_s = workload.operations / median / 1e9;
-  row.tokens_per_s = static_cast<double>(row.M) / median;
-  row.limit = memory_bound ? "read bandwidth" : workload.peak.name;
-  row.limit_value = (memory_bound ? bandwidth : peak) / 1e9;
-  row.fraction = Quantile(fractions, 0.5);
+  FillRow(seconds, {Quantile(bytes, 0.5), workload.operations}, {Quantile(bandwidths, 0.5), Quantile(peaks, 0.5), workload.peak.name}, row);
+  row.fraction = Quantile(fractions, 0.5);  // each repetition against its own probes
   return {};
 }
 
