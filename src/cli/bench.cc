@@ -141,7 +141,7 @@ Outcome BenchModels(const Options& options, bool json) {
     bench::RunOptions run = RunOptionsOf(options, mode);
     run.panel_cache = options.panel_cache;
     if (!options.panel_cache.empty()) {
-      run.after_loading = [&](const PanelStore::Report& report) { SayWhatTheCacheDid(options.panel_cache, report); };
+      run.after_loading = [&](const PanelStore::Report& cache) { SayWhatTheCacheDid(options.panel_cache, cache); };
     }
     const Status status =
         gpu ? bench::BenchModelCuda(model_case, run, report.cuda_limits, sink) : bench::BenchModel(model_case, run, report.limits, sink);
