@@ -1,9 +1,8 @@
-#include <fmt/format.h>
-
 #include "billfish/cuda_baseline.h"
 #include "billfish/linear.h"
 #include "cases.h"
 #include "cuda_meter.h"
+#include "kernel_row.h"
 #include "random_input.h"
 
 namespace billfish::bench {
@@ -76,14 +75,7 @@ Status BenchLinearCuda(const KernelCase& kernel_case, const std::vector<int64_t>
     };
     workload.bytes = static_cast<double>(copies.front().weight_bytes());
     workload.operations = operations;
-    Row row;
-    row.op = "linear";
-    row.name = fmt::format("{}x{}", N, K);
-    row.kernel = copies.front().kernel();
-    row.scheme = kernel_case.scheme;
-    row.mode = "exact";
-    row.activation = DTypeName(options.activation);
-    row.M = M, row.N = N, row.K = K;
+    Row row = KernelRow(kernel_case, options, M, copies.front().kernel());
     if (Status status = meter->Measure(workload, limits, row); !status.ok()) return status;
     const Result<double> baseline = BaselineUs(*meter, M, N, K, *dense, x->data(), y->data());
     if (!baseline) return baseline.error();

@@ -8,6 +8,7 @@
 #include "billfish/moe.h"
 #include "cases.h"
 #include "cuda_meter.h"
+#include "kernel_row.h"
 #include "random_input.h"
 
 namespace billfish::bench {
@@ -130,15 +131,7 @@ Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& M
     };
     workload.bytes = share * static_cast<double>(copies.front().gate_up().weight_bytes + copies.front().down().weight_bytes);
     workload.operations = 2.0 * static_cast<double>(slots) * 3.0 * static_cast<double>(I) * static_cast<double>(H);
-    Row row;
-    row.op = "moe";
-    row.name = fmt::format("{}x{}x{} t{}{}", E, kernel_case.N, H, top_k, options.zipf ? " zipf" : "");
-    row.kernel = copies.front().gate_up().kernel;
-    row.scheme = kernel_case.scheme;
-    row.mode = "exact";
-    row.activation = DTypeName(options.activation);
-    row.M = M, row.N = kernel_case.N, row.K = H;
-    row.E = E, row.top_k = top_k;
+    Row row = KernelRow(kernel_case, options, M, copies.front().gate_up().kernel);
     if (Status status = meter->Measure(workload, limits, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }

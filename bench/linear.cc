@@ -1,9 +1,8 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "billfish/linear.h"
 #include "cases.h"
+#include "kernel_row.h"
 #include "meter.h"
 #include "random_input.h"
 
@@ -27,8 +26,7 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
   Result<BandwidthProbe> probe = BandwidthProbe::Create(options.threads);
   if (!probe) return probe.error();
   const Meter meter(std::move(probe).value(), options.threads, options.budget_s);
-  const bool fast = options.mode == Mode::kFast;
-  const Peak peak = PeakOf(limits, fast, options.activation == DType::kF32);
+  const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
 
   for (const int64_t M : Ms) {
     const std::vector<std::byte> x = RandomActivations(M * K, options.activation, 2);
@@ -46,15 +44,7 @@ Status BenchLinear(const KernelCase& kernel_case, const std::vector<int64_t>& Ms
     workload.bytes = [bytes](int64_t) { return bytes; };
     workload.operations = 2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
     workload.peak = peak;
-    Row row;
-    row.op = "linear";
-    row.name = fmt::format("{}x{}", N, K);
-    row.kernel = copies.front().kernel();
-    row.scheme = kernel_case.scheme;
-    row.mode = fast ? "fast" : "exact";
-    row.activation = DTypeName(options.activation);
-    row.M = M, row.N = N, row.K = K;
-    row.threads = options.threads;
+    Row row = KernelRow(kernel_case, options, M, copies.front().kernel());
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cases.h"
+#include "kernel_row.h"
 #include "meter.h"
 #include "random_input.h"
 
@@ -11,20 +12,6 @@ namespace {
 
 /// Fresh routings take turns, so that no call finds the experts of the one before it in a cache.
 constexpr int64_t kRoutings = 16;
-
-Row RowOf(const KernelCase& kernel_case, const RunOptions& options, int64_t M, std::string_view kernel) {
-  Row row;
-  row.op = kernel_case.whole_block ? "moe" : "grouped";
-  row.name = fmt::format("{}x{}x{} t{}", kernel_case.E, kernel_case.N, kernel_case.K, kernel_case.top_k);
-  row.kernel = kernel;
-  row.scheme = kernel_case.scheme;
-  row.mode = options.mode == Mode::kFast ? "fast" : "exact";
-  row.activation = DTypeName(options.activation);
-  row.M = M, row.N = kernel_case.N, row.K = kernel_case.K;
-  row.E = kernel_case.E, row.top_k = kernel_case.top_k;
-  row.threads = options.threads;
-  return row;
-}
 
 std::vector<RandomGroups> Routings(const KernelCase& kernel_case, int64_t M) {
   std::vector<RandomGroups> routings;
@@ -68,7 +55,7 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
     };
     workload.operations = 2.0 * static_cast<double>(M * top_k) * static_cast<double>(N) * static_cast<double>(K);
     workload.peak = peak;
-    Row row = RowOf(kernel_case, options, M, copies.front().kernel());
+    Row row = KernelRow(kernel_case, options, M, copies.front().kernel());
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
@@ -116,7 +103,7 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
     };
     workload.operations = 2.0 * static_cast<double>(M * top_k) * 3.0 * static_cast<double>(I) * static_cast<double>(H);
     workload.peak = peak;
-    Row row = RowOf(kernel_case, options, M, copies.front().gate_up().kernel);
+    Row row = KernelRow(kernel_case, options, M, copies.front().gate_up().kernel);
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
