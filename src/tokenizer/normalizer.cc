@@ -10,31 +10,23 @@
 
 #include "core/status_macros.h"
 #include "tokenizer/byte_alphabet.h"
+#include "tokenizer/sequence.h"
 #include "tokenizer/unicode.h"
 
 namespace billfish::tokenizer {
-namespace {
-
-constexpr int kMaxDepth = 16;
-
-}  // namespace
 
 Result<Normalizer> Normalizer::FromJson(const nlohmann::json& value) {
   Normalizer normalizer;
-  if (!value.is_null()) BILLFISH_RETURN_IF_ERROR(normalizer.Add(value, "normalizer", 0));
+  if (!value.is_null()) {
+    BILLFISH_RETURN_IF_ERROR(
+        AddParts(value, "normalizer", "normalizers",
+                 [&](const nlohmann::json&, JsonObject& object, const std::string& type) { return normalizer.Add(object, type); }));
+  }
   return normalizer;
 }
 
-Status Normalizer::Add(const nlohmann::json& value, std::string where, int depth) {
-  if (depth > kMaxDepth) return {ErrorCode::kCorruptFile, fmt::format("{} nests more than {} sequences", where, kMaxDepth)};
-  JsonObject object(value, std::move(where));
-  const std::string type = object.RequiredString("type");
-  BILLFISH_RETURN_IF_ERROR(object.status());
-  if (type == "Sequence") {
-    const auto& parts = object.RequiredArray("normalizers");
-    BILLFISH_RETURN_IF_ERROR(object.status());
-    for (size_t i = 0; i < parts.size(); ++i) BILLFISH_RETURN_IF_ERROR(Add(parts[i], fmt::format("{}[{}]", object.where(), i), depth + 1));
-  } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
+Status Normalizer::Add(JsonObject& object, const std::string& type) {
+  if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
     steps_.push_back(UnicodeForm{type.back() == 'C', type[2] == 'K'});
   } else if (type == "Lowercase") {
     steps_.push_back(Lowercase{});
@@ -53,7 +45,7 @@ Status Normalizer::Add(const nlohmann::json& value, std::string where, int depth
                         "ByteLevel, Sequence",
                         object.where(), type)};
   }
-  return object.status();
+  return OkStatus();
 }
 
 Status Normalizer::Apply(std::string& text) const {

@@ -45,7 +45,7 @@ class Normalizer {
   static Status Run(const Strip& strip, std::string& text);
   static Status Run(const TextReplace& replace, std::string& text) { return replace.Apply(text); }
 
-  Status Add(const nlohmann::json& value, std::string where, int depth);
+  Status Add(JsonObject& object, const std::string& type);
 
   std::vector<Step> steps_;
 };

@@ -6,6 +6,7 @@
 
 #include "core/status_macros.h"
 #include "tokenizer/json_object.h"
+#include "tokenizer/sequence.h"
 #include "tokenizer/vocabulary.h"
 
 namespace billfish::tokenizer {
@@ -13,7 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 16;
 // A template repeats the text per item, so their number bounds how far an encoding can grow.
 constexpr size_t kMaxItems = 64;
 
@@ -29,22 +29,15 @@ Result<int32_t> ReadId(const json& value, const std::string& where) {
 
 Result<PostProcessor> PostProcessor::FromJson(const json& value) {
   PostProcessor processor;
-  if (!value.is_null()) BILLFISH_RETURN_IF_ERROR(processor.Add(value, "post_processor", 0));
+  if (value.is_null()) return processor;
+  BILLFISH_RETURN_IF_ERROR(
+      AddParts(value, "post_processor", "processors",
+               [&](const json& part, JsonObject& object, const std::string& type) { return processor.Add(part, object, type); }));
+  if (processor.templates_.size() > 4) return Status(ErrorCode::kUnsupported, "post_processor has more than 4 templates");
   return processor;
 }
 
-Status PostProcessor::Add(const json& value, std::string where, int depth) {
-  if (depth > kMaxDepth) return {ErrorCode::kCorruptFile, fmt::format("{} nests more than {} sequences", where, kMaxDepth)};
-  JsonObject object(value, std::move(where));
-  const std::string type = object.RequiredString("type");
-  BILLFISH_RETURN_IF_ERROR(object.status());
-  if (type == "Sequence") {
-    const json& parts = object.RequiredArray("processors");
-    BILLFISH_RETURN_IF_ERROR(object.status());
-    for (size_t i = 0; i < parts.size(); ++i) BILLFISH_RETURN_IF_ERROR(Add(parts[i], fmt::format("{}[{}]", object.where(), i), depth + 1));
-    if (templates_.size() > 4) return {ErrorCode::kUnsupported, fmt::format("{} has more than 4 templates", object.where())};
-    return {};
-  }
+Status PostProcessor::Add(const json& value, const JsonObject& object, const std::string& type) {
   if (type == "ByteLevel") return {};
   if (type == "TemplateProcessing") return AddTemplate(value, object.where());
   if (type == "BertProcessing" || type == "RobertaProcessing") return AddPair(value, object.where());

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "billfish/status.h"
+#include "tokenizer/json_object.h"
 
 namespace billfish::tokenizer {
 
@@ -26,7 +27,7 @@ class PostProcessor {
   };
   using Template = std::vector<Item>;
 
-  Status Add(const nlohmann::json& value, std::string where, int depth);
+  Status Add(const nlohmann::json& value, const JsonObject& object, const std::string& type);
   Status AddTemplate(const nlohmann::json& value, const std::string& where);
   Status AddPair(const nlohmann::json& value, const std::string& where);
 

@@ -7,13 +7,13 @@
 
 #include "core/status_macros.h"
 #include "tokenizer/byte_alphabet.h"
+#include "tokenizer/sequence.h"
 #include "tokenizer/text_replace.h"
 #include "tokenizer/unicode.h"
 
 namespace billfish::tokenizer {
 namespace {
 
-constexpr int kMaxDepth = 16;
 // What ByteLevel cuts at when use_regex is set; the format defines it as GPT-2's pattern.
 constexpr std::string_view kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 // \w+|[^\w\s]+ with the \w of Unicode Technical Standard 18, which has the joiners but not Oniguruma's superscripts.
@@ -43,21 +43,17 @@ PieceList PieceList::Whole(std::string text, bool at_origin) {
 
 Result<PreTokenizer> PreTokenizer::FromJson(const nlohmann::json& value) {
   PreTokenizer pre_tokenizer;
-  if (!value.is_null()) BILLFISH_RETURN_IF_ERROR(pre_tokenizer.Add(value, "pre_tokenizer", 0));
+  if (!value.is_null()) {
+    BILLFISH_RETURN_IF_ERROR(
+        AddParts(value, "pre_tokenizer", "pretokenizers",
+                 [&](const nlohmann::json&, JsonObject& object, const std::string& type) { return pre_tokenizer.Add(object, type); }));
+  }
   return pre_tokenizer;
 }
 
-Status PreTokenizer::Add(const nlohmann::json& value, std::string where, int depth) {
-  if (depth > kMaxDepth) return {ErrorCode::kCorruptFile, fmt::format("{} nests more than {} sequences", where, kMaxDepth)};
-  JsonObject object(value, std::move(where));
-  const std::string type = object.RequiredString("type");
-  BILLFISH_RETURN_IF_ERROR(object.status());
+Status PreTokenizer::Add(JsonObject& object, const std::string& type) {
   using Kind = CharacterSplit::Kind;
-  if (type == "Sequence") {
-    const auto& parts = object.RequiredArray("pretokenizers");
-    BILLFISH_RETURN_IF_ERROR(object.status());
-    for (size_t i = 0; i < parts.size(); ++i) BILLFISH_RETURN_IF_ERROR(Add(parts[i], fmt::format("{}[{}]", object.where(), i), depth + 1));
-  } else if (type == "Split") {
+  if (type == "Split") {
     BILLFISH_ASSIGN_OR_RETURN(Regex regex, ReadPattern(object));
     object.RequiredString("behavior");
     BILLFISH_ASSIGN_OR_RETURN(const SplitBehavior behavior, ReadBehavior(object, ""));
@@ -105,7 +101,7 @@ Status PreTokenizer::Add(const nlohmann::json& value, std::string where, int dep
                     "WhitespaceSplit, CharDelimiterSplit, Sequence",
                     object.where(), type)};
   }
-  return object.status();
+  return OkStatus();
 }
 
 Status PreTokenizer::Apply(PieceList& list) const {

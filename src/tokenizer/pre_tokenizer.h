@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "billfish/status.h"
+#include "tokenizer/json_object.h"
 #include "tokenizer/regex.h"
 
 namespace billfish::tokenizer {
@@ -72,7 +73,7 @@ class PreTokenizer {
   static Status Run(const ReplaceSpaces& step, PieceList& list);
   static Status Run(ToByteAlphabet, PieceList& list);
 
-  Status Add(const nlohmann::json& value, std::string where, int depth);
+  Status Add(JsonObject& object, const std::string& type);
 
   std::vector<Step> steps_;
 };

@@ -7,12 +7,11 @@
 
 #include "core/status_macros.h"
 #include "tokenizer/byte_alphabet.h"
+#include "tokenizer/sequence.h"
 #include "tokenizer/unicode.h"
 
 namespace billfish::tokenizer {
 namespace {
-
-constexpr int kMaxDepth = 16;
 
 /// The byte of "<0x41>".
 std::optional<char> FallbackByte(std::string_view token) {
@@ -44,21 +43,15 @@ Result<TokenDecoder> TokenDecoder::FromJson(const nlohmann::json& value) {
   if (value.is_null()) {
     decoder.joined_with_spaces_ = true;
   } else {
-    BILLFISH_RETURN_IF_ERROR(decoder.Add(value, "decoder", 0));
+    BILLFISH_RETURN_IF_ERROR(
+        AddParts(value, "decoder", "decoders",
+                 [&](const nlohmann::json&, JsonObject& object, const std::string& type) { return decoder.Add(object, type); }));
   }
   return decoder;
 }
 
-Status TokenDecoder::Add(const nlohmann::json& value, std::string where, int depth) {
-  if (depth > kMaxDepth) return {ErrorCode::kCorruptFile, fmt::format("{} nests more than {} sequences", where, kMaxDepth)};
-  JsonObject object(value, std::move(where));
-  const std::string type = object.RequiredString("type");
-  BILLFISH_RETURN_IF_ERROR(object.status());
-  if (type == "Sequence") {
-    const auto& parts = object.RequiredArray("decoders");
-    BILLFISH_RETURN_IF_ERROR(object.status());
-    for (size_t i = 0; i < parts.size(); ++i) BILLFISH_RETURN_IF_ERROR(Add(parts[i], fmt::format("{}[{}]", object.where(), i), depth + 1));
-  } else if (type == "ByteLevel") {
+Status TokenDecoder::Add(JsonObject& object, const std::string& type) {
+  if (type == "ByteLevel") {
     steps_.push_back(ByteLevel{});
   } else if (type == "ByteFallback") {
     steps_.push_back(ByteFallback{});
@@ -85,7 +78,7 @@ Status TokenDecoder::Add(const nlohmann::json& value, std::string where, int dep
                                                  "Replace, Metaspace, BPEDecoder, Sequence",
                                                  object.where(), type)};
   }
-  return object.status();
+  return OkStatus();
 }
 
 Result<std::string> TokenDecoder::Decode(std::vector<std::string> tokens) const {

@@ -52,7 +52,7 @@ class TokenDecoder {
   static Status Run(const BpeSuffix& suffix, Tokens& tokens);
   static Status Run(const TextReplace& replace, Tokens& tokens);
 
-  Status Add(const nlohmann::json& value, std::string where, int depth);
+  Status Add(JsonObject& object, const std::string& type);
 
   std::vector<Step> steps_;
   bool joined_with_spaces_ = false;
