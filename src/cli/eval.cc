@@ -52,18 +52,11 @@ Outcome Evaluate(const Options& options, bool json) {
   if (!result) return result.error();
   const double rate = result->seconds > 0 ? static_cast<double>(result->tokens) / result->seconds : 0;
   if (json) {
-    PrintJson({{"perplexity", result->perplexity},
-               {"mean_nll", result->mean_nll},
-               {"tokens", result->tokens},
-               {"window", options.window},
-               {"windows", result->windows},
-               {"seconds", result->seconds},
-               {"tokens_per_second", rate},
-               {"device", options.execution.device},
-               {"threads", ctx.threads},
-               {"mode", options.execution.mode},
-               {"activations", options.execution.activations},
-               {"kernels", KernelsJson(loaded->model, options.execution)}});
+    Json document{{"perplexity", result->perplexity}, {"mean_nll", result->mean_nll}, {"tokens", result->tokens},
+                  {"window", options.window},         {"windows", result->windows},   {"seconds", result->seconds},
+                  {"tokens_per_second", rate}};
+    DescribeExecution(document, loaded->model, options.execution, ctx.threads);
+    PrintJson(document);
   } else {
     Print("perplexity {:.4f} (mean negative log-likelihood {:.5f}) over {} tokens in {} windows of {}\n", result->perplexity,
           result->mean_nll, FormatCount(result->tokens), result->windows, options.window);

@@ -84,22 +84,19 @@ Outcome GenerateText(const Options& options, bool json) {
   const std::string rest = decoder.Flush();
   written.text += rest;
   if (json) {
-    PrintJson({{"text", written.text},
-               {"ids", result->ids},
-               {"stop", StopReasonName(result->stop)},
-               {"prompt_tokens", result->prompt_tokens},
-               {"new_tokens", result->ids.size()},
-               {"load_seconds", loaded->load_seconds},
-               {"panel_cache", {{"mapped", model.panel_cache().mapped}, {"written", model.panel_cache().written}}},
-               {"prefill_seconds", result->prefill_seconds},
-               {"prefill_tokens_per_second", result->prefill_tokens_per_second()},
-               {"decode_seconds", result->decode_seconds},
-               {"decode_tokens_per_second", result->decode_tokens_per_second()},
-               {"device", options.execution.device},
-               {"threads", ctx.threads},
-               {"mode", options.execution.mode},
-               {"activations", options.execution.activations},
-               {"kernels", KernelsJson(model, options.execution)}});
+    Json document{{"text", written.text},
+                  {"ids", result->ids},
+                  {"stop", StopReasonName(result->stop)},
+                  {"prompt_tokens", result->prompt_tokens},
+                  {"new_tokens", result->ids.size()},
+                  {"load_seconds", loaded->load_seconds},
+                  {"panel_cache", {{"mapped", model.panel_cache().mapped}, {"written", model.panel_cache().written}}},
+                  {"prefill_seconds", result->prefill_seconds},
+                  {"prefill_tokens_per_second", result->prefill_tokens_per_second()},
+                  {"decode_seconds", result->decode_seconds},
+                  {"decode_tokens_per_second", result->decode_tokens_per_second()}};
+    DescribeExecution(document, model, options.execution, ctx.threads);
+    PrintJson(document);
   } else {
     Print("{}\n", stream ? rest : written.text);
     std::fflush(stdout);

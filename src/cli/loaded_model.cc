@@ -101,13 +101,16 @@ std::string KernelsText(const Model& model, const Execution& execution) {
   return text;
 }
 
-Json KernelsJson(const Model& model, const Execution& execution) {
-  Json list = Json::array();
+void DescribeExecution(Json& document, const Model& model, const Execution& execution, int threads) {
+  document["device"] = execution.device;
+  document["threads"] = threads;
+  document["mode"] = execution.mode;
+  document["activations"] = execution.activations;
+  Json& kernels = document["kernels"] = Json::array();
   for (const KernelUse& use : KernelsOf(model, execution)) {
-    list.push_back(
+    kernels.push_back(
         {{"kernel", use.kernel}, {"scheme", use.scheme}, {"matrices", use.matrices}, {"bytes", use.bytes}, {"reason", use.reason}});
   }
-  return list;
 }
 
 }  // namespace billfish::cli

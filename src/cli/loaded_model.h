@@ -27,7 +27,7 @@ void SayWhatTheCacheDid(const std::string& folder, const PanelStore::Report& rep
 
 /// "mxfp4 [2048 x 1024] by w4a16_..., because ...": one line for each kernel that the model uses, with the bytes it serves.
 std::string KernelsText(const Model& model, const Execution& execution);
-/// [{kernel, matrices, bytes, schemes, reason}].
-Json KernelsJson(const Model& model, const Execution& execution);
+/// Adds device, threads, mode, activations and kernels ([{kernel, scheme, matrices, bytes, reason}]) to a document.
+void DescribeExecution(Json& document, const Model& model, const Execution& execution, int threads);
 
 }  // namespace billfish::cli

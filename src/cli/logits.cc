@@ -55,16 +55,13 @@ Outcome WriteLogits(const Options& options, bool json) {
   const SafetensorsEntry entry{"logits", DType::kF32, {T, V}, std::as_bytes(std::span(logits))};
   if (Status status = WriteSafetensors(options.out, std::span(&entry, 1)); !status.ok()) return status;
   if (json) {
-    PrintJson({{"out", options.out},
-               {"tokens", T},
-               {"vocabulary", V},
-               {"seconds", seconds},
-               {"tokens_per_second", seconds > 0 ? static_cast<double>(T) / seconds : 0},
-               {"device", options.execution.device},
-               {"threads", ctx.threads},
-               {"mode", options.execution.mode},
-               {"activations", options.execution.activations},
-               {"kernels", KernelsJson(model, options.execution)}});
+    Json document{{"out", options.out},
+                  {"tokens", T},
+                  {"vocabulary", V},
+                  {"seconds", seconds},
+                  {"tokens_per_second", seconds > 0 ? static_cast<double>(T) / seconds : 0}};
+    DescribeExecution(document, model, options.execution, ctx.threads);
+    PrintJson(document);
   } else {
     Print("{}\n", options.out);
     std::fflush(stdout);
