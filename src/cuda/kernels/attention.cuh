@@ -166,4 +166,17 @@ struct Softmax {
   }
 };
 
+/// Starts copying the tile of keys behind `tile`, if it begins before `end`, into the other stage: fetch(first key, stage). Returns when
+/// `tile` has arrived for the whole block.
+template <class Fetch>
+__device__ __forceinline__ void AwaitTile(const Fetch& fetch, int tile, int end, int stage) {
+  if (tile + kAttentionKeys < end) {
+    fetch(tile + kAttentionKeys, stage ^ 1);
+    WaitCopies<1>();
+  } else {
+    WaitCopies<0>();
+  }
+  __syncthreads();
+}
+
 }  // namespace billfish::cuda

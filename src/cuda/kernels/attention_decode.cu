@@ -128,13 +128,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   Softmax softmax;
   int stage = 0;
   for (int tile = from; tile < end; tile += kAttentionKeys, stage ^= 1) {
-    if (tile + kAttentionKeys < end) {
-      fetch(tile + kAttentionKeys, stage ^ 1);
-      WaitCopies<1>();
-    } else {
-      WaitCopies<0>();
-    }
-    __syncthreads();
+    AwaitTile(fetch, tile, end, stage);
     const uint32_t at = shared + stage * 2 * kTileBytes;
     const bool masked = tile < low || tile + kAttentionKeys - 1 > last;
     softmax.Step<16>(queries, at, at + kTileBytes, warp * 16, tile, scale, masked, lows, highs, lane);

@@ -58,13 +58,7 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, kHeadDim <= 64 ? 3 : 1
   fetch(begin, 0);
   int stage = 0;
   for (int tile = begin; tile < end; tile += kAttentionKeys, stage ^= 1) {
-    if (tile + kAttentionKeys < end) {
-      fetch(tile + kAttentionKeys, stage ^ 1);
-      WaitCopies<1>();
-    } else {
-      WaitCopies<0>();
-    }
-    __syncthreads();
+    AwaitTile(fetch, tile, end, stage);
     const uint32_t at = shared + stage * 2 * kTileBytes;
     if (tile <= warp_high && tile + kAttentionKeys > warp_low) {
       const bool masked = tile < all_low || tile + kAttentionKeys - 1 > all_high;
