@@ -23,22 +23,32 @@ double Intensity(const Row& row) { return row.gflop_per_s / row.gb_per_s; }
 
 double PowerOfTen(double value, bool up) { return std::pow(10.0, up ? std::ceil(std::log10(value)) : std::floor(std::log10(value))); }
 
-void DrawGrid(Svg& svg, const LogAxis& x, const LogAxis& y) {
-  for (double decade = x.low; decade < x.high * 1.01; decade *= 10) {
+struct Tick {
+  double value;
+  bool power_of_ten;
+};
+
+/// 1, 2 and 5 times every power of ten on the axis.
+std::vector<Tick> TicksOf(const LogAxis& axis) {
+  std::vector<Tick> ticks;
+  const auto first = std::lround(std::log10(axis.low)), last = std::lround(std::log10(axis.high));
+  for (auto exponent = first; exponent <= last; ++exponent) {
     for (const double digit : {1.0, 2.0, 5.0}) {
-      const double value = decade * digit;
-      if (value > x.high * 1.01) break;
-      svg.Line(x.At(value), kTop, x.At(value), kBottom, kGrid, digit == 1.0 ? 1.2 : 0.6);
-      svg.Text(x.At(value), kBottom + 17, fmt::format("{:g}", value), 11, kSoftInk, Anchor::kMiddle);
+      const double value = digit * std::pow(10.0, exponent);
+      if (value <= axis.high * 1.01) ticks.push_back({value, digit == 1.0});
     }
   }
-  for (double decade = y.low; decade < y.high * 1.01; decade *= 10) {
-    for (const double digit : {1.0, 2.0, 5.0}) {
-      const double value = decade * digit;
-      if (value > y.high * 1.01) break;
-      svg.Line(kLeft, y.At(value), kRight, y.At(value), kGrid, digit == 1.0 ? 1.2 : 0.6);
-      svg.Text(kLeft - 8, y.At(value) + 4, fmt::format("{:g}", value), 11, kSoftInk, Anchor::kEnd);
-    }
+  return ticks;
+}
+
+void DrawGrid(Svg& svg, const LogAxis& x, const LogAxis& y) {
+  for (const Tick& tick : TicksOf(x)) {
+    svg.Line(x.At(tick.value), kTop, x.At(tick.value), kBottom, kGrid, tick.power_of_ten ? 1.2 : 0.6);
+    svg.Text(x.At(tick.value), kBottom + 17, fmt::format("{:g}", tick.value), 11, kSoftInk, Anchor::kMiddle);
+  }
+  for (const Tick& tick : TicksOf(y)) {
+    svg.Line(kLeft, y.At(tick.value), kRight, y.At(tick.value), kGrid, tick.power_of_ten ? 1.2 : 0.6);
+    svg.Text(kLeft - 8, y.At(tick.value) + 4, fmt::format("{:g}", tick.value), 11, kSoftInk, Anchor::kEnd);
   }
   svg.Text((kLeft + kRight) / 2, kBottom + 40, "operations per byte of weight", 12, kInk, Anchor::kMiddle);
   svg.Text(22, (kTop + kBottom) / 2, "GFLOP/s", 12, kInk, Anchor::kMiddle, -90);

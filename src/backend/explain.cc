@@ -38,6 +38,7 @@ Status AllRefusals(const Problem& problem, const std::vector<SomeRow>& rows) {
 
 std::vector<Verdict> VerdictsOf(std::vector<CudaRow> rows) {
   std::vector<Verdict> verdicts;
+  verdicts.reserve(rows.size());
   for (CudaRow& row : rows) verdicts.push_back(std::move(row.verdict));
   return verdicts;
 }

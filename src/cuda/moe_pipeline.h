@@ -44,7 +44,7 @@ struct MoeCall {
   DType y_dtype = DType::kBF16;        ///< kF32, kBF16, kF16
 };
 
-class MoePipeline {
+class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy constructor that the compiler writes
  public:
   /// gate_up [E,2I,H] in a gate-up row order ([E,I,H] plain for an activation without gate), down [E,H,I] plain; both borrowed.
   /// Precondition: activation.Validate() is ok.

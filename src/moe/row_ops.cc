@@ -38,7 +38,7 @@ BILLFISH_INLINE void Store(const Lanes& v, int64_t count, int64_t i, void* out, 
   }
   IntLanes bits;
   std::memcpy(&bits, &v, sizeof bits);
-  const IntLanes is_nan = v != v;
+  const IntLanes is_nan = v != v;  // NOLINT(misc-redundant-expression): a NaN alone differs from itself
   const IntLanes rounded = (bits + (0x7fff + ((bits >> 16) & 1))) >> 16;
   const IntLanes upper = (((bits >> 16) | 0x40) & is_nan) | (rounded & ~is_nan);
   const HalfLanes half = __builtin_convertvector(upper & 0xffff, HalfLanes);

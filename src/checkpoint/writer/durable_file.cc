@@ -79,12 +79,12 @@ Status DurableFile::Write(uint64_t offset, std::span<const std::byte> bytes) con
 Status DurableFile::Commit() {
   if (::fsync(fd_) != 0) return SystemError(path_, "synchronised to the disk");
   if (::close(std::exchange(fd_, -1)) != 0) {
-    const Status error = SystemError(path_, "closed");
+    Status error = SystemError(path_, "closed");
     ::unlink(part_.c_str());
     return error;
   }
   if (::rename(part_.c_str(), path_.c_str()) != 0) {
-    const Status error = SystemError(path_, "replaced");
+    Status error = SystemError(path_, "replaced");
     ::unlink(part_.c_str());
     return error;
   }
@@ -101,7 +101,7 @@ Status SyncFolder(const std::filesystem::path& folder) {
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return SystemError(folder, "opened");
   const bool synced = ::fsync(fd) == 0 || errno == EINVAL || errno == EROFS;  // some file systems have no such thing for folders
-  const Status status = synced ? OkStatus() : SystemError(folder, "synchronised to the disk");
+  Status status = synced ? OkStatus() : SystemError(folder, "synchronised to the disk");
   ::close(fd);
   return status;
 }

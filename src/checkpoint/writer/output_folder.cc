@@ -152,7 +152,7 @@ Status OutputFolder::Publish(bool overwrite) {
     replaced += ".replaced";
     if (::rename(target_.c_str(), replaced.c_str()) != 0) return SystemError(target_, "moved aside");
     if (::rename(partial_.c_str(), target_.c_str()) != 0) {
-      const Status failed = SystemError(target_, "given its name");
+      Status failed = SystemError(target_, "given its name");
       fs::rename(replaced, target_, error);
       return failed;
     }

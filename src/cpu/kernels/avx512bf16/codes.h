@@ -84,8 +84,8 @@ constexpr WordTable IntegerTable(bool sixteen_steps) {  // q - 8 repeated, or in
   for (int i = 0; i < 32; ++i) t.entry[i] = Bf16OfInteger(sixteen_steps ? (i & 15) - 8 : i - 16);
   return t;
 }
-constexpr WordTable kE2M1 = E2M1Table(0), kE2M1Carry = E2M1CarryTable(), kCarryMask = CarryMaskTable();
-constexpr WordTable kIntegerSymmetric = IntegerTable(true), kIntegerShifted = IntegerTable(false);
+inline constexpr WordTable kE2M1 = E2M1Table(0), kE2M1Carry = E2M1CarryTable(), kCarryMask = CarryMaskTable();
+inline constexpr WordTable kIntegerSymmetric = IntegerTable(true), kIntegerShifted = IntegerTable(false);
 
 /// E4M3 magnitude -> high and low byte of its bf16 bits.
 struct alignas(64) ByteTables {
@@ -109,7 +109,7 @@ constexpr ByteTables E4M3Bytes() {
   }
   return t;
 }
-constexpr ByteTables kE4M3Bytes = E4M3Bytes();
+inline constexpr ByteTables kE4M3Bytes = E4M3Bytes();
 
 BILLFISH_INLINE __m512i Load(const void* p) { return _mm512_loadu_si512(p); }
 BILLFISH_INLINE __m512i BothWords(__m512i low) { return _mm512_or_si512(low, _mm512_slli_epi32(low, 16)); }  // dwords < 2^16

@@ -86,6 +86,7 @@ void RunTiles(const PanelJob& job) {
       args.c = sums + begin * kPanelRows;
       args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
       if (last) PrefetchRows(job, begin, rows);
+      // NOLINTNEXTLINE(bugprone-branch-clone): the same where both stream
       (begin == 0 ? kTiles<C, kGroupScale, kMaxTile, kFirst> : kTiles<C, kGroupScale, kMaxTile, kOther>)[size_t(rows)](args);
       if (last) StoreRows(job, begin, rows, args.c);
       begin += rows;
