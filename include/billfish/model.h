@@ -131,6 +131,13 @@ class KvCache {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Where the time of one decode step goes, in microseconds.
+struct StepProfile {
+  double weights_us = 0;    ///< matrices: those of attention, dense layers or expert blocks, routers, lm_head
+  double attention_us = 0;  ///< keys and values into the cache, scores and sums over it
+  double other_us = 0;      ///< the rest: embedding, norms, residual sums, routing
+};
+
 class Model {
  public:
   Model();
@@ -174,6 +181,12 @@ class Model {
 
   /// Forward, then the id of the largest logit of the last token, the smaller id among equals. On a GPU the logits stay there.
   Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache& cache, ExecContext& ctx) const;
+
+  /// Times a step that appends `id`, `repetitions` times, and leaves the cache as long as it was. Medians. On a CPU clocks run between the
+  /// parts of the step. On a GPU the matrices and attention are recorded and replayed alone, and the rest is what the whole recorded
+  /// step takes longer than both. For timing only: nothing else of the model knows of it.
+  /// Errors: those of Forward, kInvalidArgument unless repetitions >= 1.
+  Result<StepProfile> ProfileStep(int32_t id, KvCache& cache, int repetitions, ExecContext& ctx) const;
 
   static constexpr int64_t kPrefillChunk = 256;
   static constexpr int64_t kCudaPrefillChunk = 2048;  ///< many rows fill a GPU; logits of all of them leave it in smaller pieces

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
@@ -22,10 +23,11 @@ int32_t Int(int64_t value) { return static_cast<int32_t>(value); }
 
 }  // namespace
 
-// One chunk of tokens through the layers. Launches and nothing else: it can be recorded.
+// One chunk of tokens through the layers. Launches and nothing else: it can be recorded. `only` leaves out every launch but those of one
+// part, which then reads what earlier calls left.
 class CudaRunner::Call {
  public:
-  Call(const CudaRunner& runner, const CudaCache& cache, int64_t tokens, CudaStream stream)
+  Call(const CudaRunner& runner, const CudaCache& cache, int64_t tokens, CudaStream stream, std::optional<StepPart> only = std::nullopt)
       : runner_(runner),
         config_(runner.model_->config),
         cache_(cache),
@@ -33,7 +35,8 @@ class CudaRunner::Call {
         T_(tokens),
         stream_(static_cast<CUstream>(stream)),
         workspace_(cache.workspace.span()),
-        ctx_{workspace_, 1, stream} {}
+        ctx_{workspace_, 1, stream},
+        only_(only) {}
 
   Status Layers();
   /// Rows first .. first + rows of the chunk; y: f32 [rows, vocab] on the device.
@@ -42,8 +45,11 @@ class CudaRunner::Call {
  private:
   ConstTensorView Input(int64_t rows, int64_t width) const { return {s_.input, DType::kBF16, {rows, width}, runner_.device_}; }
   TensorView Output(float* y, int64_t rows, int64_t width) const { return {y, DType::kF32, {rows, width}, runner_.device_}; }
+  bool Runs(StepPart part) const { return !only_ || *only_ == part; }
+  Status Multiply(const FusedLinear& linear, int64_t rows, int64_t width, TensorView y);
   Status Norm(float* x, const float* delta, const float* weight, int64_t rows);
   Status Attend(const Layer& layer, const LayerVectors& vectors, int64_t index);
+  Status Scores(const Layer& layer, const LayerVectors& vectors, int64_t index);
   Status Dense(const Layer& layer);
   Status Experts(const Layer& layer);
 
@@ -55,9 +61,16 @@ class CudaRunner::Call {
   CUstream stream_;
   Workspace workspace_;
   ExecContext ctx_;
+  std::optional<StepPart> only_;
 };
 
+// y = the first `rows` rows of the input by a matrix.
+Status CudaRunner::Call::Multiply(const FusedLinear& linear, int64_t rows, int64_t width, TensorView y) {
+  return Runs(StepPart::kWeights) ? linear.Forward(Input(rows, width), y, ctx_) : OkStatus();
+}
+
 Status CudaRunner::Call::Norm(float* x, const float* delta, const float* weight, int64_t rows) {
+  if (!Runs(StepPart::kOther)) return OkStatus();
   return runner_.ops_.RmsNorm(
       {.x = x, .delta = delta, .weight = weight, .y = s_.input, .eps = config_.norm_eps, .T = Int(rows), .H = Int(config_.hidden)},
       stream_);
@@ -65,8 +78,14 @@ Status CudaRunner::Call::Norm(float* x, const float* delta, const float* weight,
 
 Status CudaRunner::Call::Attend(const Layer& layer, const LayerVectors& vectors, int64_t index) {
   const int64_t D = config_.head_dim;
-  BILLFISH_RETURN_IF_ERROR(
-      layer.qkv.Forward(Input(T_, config_.hidden), Output(s_.qkv, T_, (config_.heads + 2 * config_.kv_heads) * D), ctx_));
+  BILLFISH_RETURN_IF_ERROR(Multiply(layer.qkv, T_, config_.hidden, Output(s_.qkv, T_, (config_.heads + 2 * config_.kv_heads) * D)));
+  if (Runs(StepPart::kAttention)) BILLFISH_RETURN_IF_ERROR(Scores(layer, vectors, index));
+  return Multiply(layer.o, T_, config_.heads * config_.v_head_dim, Output(s_.delta, T_, config_.hidden));
+}
+
+// From qkv to the input of o.
+Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors, int64_t index) {
+  const int64_t D = config_.head_dim;
   const float* cosines = reinterpret_cast<const float*>(cache_.rope.data());
   cuda::RopeArgs rope;
   rope.qkv = s_.qkv;
@@ -100,33 +119,39 @@ Status CudaRunner::Call::Attend(const Layer& layer, const LayerVectors& vectors,
   attention.T = Int(T_);
   attention.heads = Int(config_.heads);
   attention.kv_heads = Int(config_.kv_heads);
-  BILLFISH_RETURN_IF_ERROR(T_ == 1 ? runner_.ops_.AttentionDecode(attention, stream_) : runner_.ops_.AttentionPrefill(attention, stream_));
-  return layer.o.Forward(Input(T_, config_.heads * config_.v_head_dim), Output(s_.delta, T_, config_.hidden), ctx_);
+  return T_ == 1 ? runner_.ops_.AttentionDecode(attention, stream_) : runner_.ops_.AttentionPrefill(attention, stream_);
 }
 
 Status CudaRunner::Call::Dense(const Layer& layer) {
   const int64_t I = config_.intermediate;
-  BILLFISH_RETURN_IF_ERROR(layer.gate_up.Forward(Input(T_, config_.hidden), Output(s_.gate_up, T_, 2 * I), ctx_));
-  BILLFISH_RETURN_IF_ERROR(runner_.ops_.Swiglu({.gate_up = s_.gate_up, .h = s_.input, .T = Int(T_), .I = Int(I)}, stream_));
-  return layer.down.Forward(Input(T_, I), Output(s_.delta, T_, config_.hidden), ctx_);
+  BILLFISH_RETURN_IF_ERROR(Multiply(layer.gate_up, T_, config_.hidden, Output(s_.gate_up, T_, 2 * I)));
+  if (Runs(StepPart::kOther)) {
+    BILLFISH_RETURN_IF_ERROR(runner_.ops_.Swiglu({.gate_up = s_.gate_up, .h = s_.input, .T = Int(T_), .I = Int(I)}, stream_));
+  }
+  return Multiply(layer.down, T_, I, Output(s_.delta, T_, config_.hidden));
 }
 
 Status CudaRunner::Call::Experts(const Layer& layer) {
   const TensorView logits = Output(s_.router, T_, config_.experts);
-  BILLFISH_RETURN_IF_ERROR(layer.router->Forward(Input(T_, config_.hidden), logits, ctx_));
+  BILLFISH_RETURN_IF_ERROR(Multiply(*layer.router, T_, config_.hidden, logits));
   const Routing routing{{s_.expert_ids, DType::kI32, {T_, config_.top_k}, runner_.device_}, Output(s_.expert_weights, T_, config_.top_k)};
-  BILLFISH_RETURN_IF_ERROR(runner_.router_.Forward(logits, {cache_.ids(), DType::kI32, {T_}, runner_.device_}, routing, ctx_));
+  if (Runs(StepPart::kOther)) {
+    BILLFISH_RETURN_IF_ERROR(runner_.router_.Forward(logits, {cache_.ids(), DType::kI32, {T_}, runner_.device_}, routing, ctx_));
+  }
+  if (!Runs(StepPart::kWeights)) return OkStatus();
   return layer.experts->Forward(Input(T_, config_.hidden), routing, Output(s_.delta, T_, config_.hidden), ctx_);
 }
 
 Status CudaRunner::Call::Layers() {
-  BILLFISH_RETURN_IF_ERROR(runner_.ops_.Embedding({.table = runner_.embedding_.data(),
-                                                   .ids = cache_.ids(),
-                                                   .x = s_.x,
-                                                   .table_f32 = runner_.embedding_f32_ ? 1 : 0,
-                                                   .T = Int(T_),
-                                                   .H = Int(config_.hidden)},
-                                                  stream_));
+  if (Runs(StepPart::kOther)) {
+    BILLFISH_RETURN_IF_ERROR(runner_.ops_.Embedding({.table = runner_.embedding_.data(),
+                                                     .ids = cache_.ids(),
+                                                     .x = s_.x,
+                                                     .table_f32 = runner_.embedding_f32_ ? 1 : 0,
+                                                     .T = Int(T_),
+                                                     .H = Int(config_.hidden)},
+                                                    stream_));
+  }
   const float* delta = nullptr;  // what the layer before left to be added
   for (size_t index = 0; index < runner_.layers_.size(); ++index) {
     const Layer& layer = runner_.model_->layers[index];
@@ -143,7 +168,7 @@ Status CudaRunner::Call::Layers() {
 Status CudaRunner::Call::Logits(int64_t first, int64_t rows, TensorView y) {
   const int64_t offset = first * config_.hidden;
   BILLFISH_RETURN_IF_ERROR(Norm(s_.x + offset, s_.delta + offset, runner_.final_norm_, rows));
-  return runner_.model_->lm_head.Forward(Input(rows, config_.hidden), y, ctx_);
+  return Multiply(runner_.model_->lm_head, rows, config_.hidden, y);
 }
 
 Result<std::unique_ptr<CudaRunner>> CudaRunner::Create(LoadedModel& model, std::vector<float> frequencies, Device device,
@@ -299,6 +324,39 @@ Result<int32_t> CudaRunner::ForwardGreedy(std::span<const int32_t> ids, KvCache:
   int32_t id = 0;
   BILLFISH_RETURN_IF_ERROR(CopyTensor({&id, DType::kI32, {1}}, {gpu_cache.argmax_id(), DType::kI32, {1}, device_}, ctx.stream));
   return id;
+}
+
+Result<StepProfile> CudaRunner::ProfileStep(int32_t id, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const {
+  CudaCache& gpu_cache = *cache.cuda;
+  BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, 1, 1, WorkspaceBytes(1, 1)));
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin({&id, 1}, cache.length, ctx.stream));
+  const TensorView row(gpu_cache.scratch.logits, DType::kF32, {1, model_->config.vocab}, device_);
+  BILLFISH_ASSIGN_OR_RETURN(CudaTimer timer, CudaTimer::Create(device_));
+  const auto time = [&](std::optional<StepPart> only) -> Result<double> {
+    BILLFISH_ASSIGN_OR_RETURN(const CudaGraph graph, CudaGraph::Capture(gpu_cache.recorder, [&]() -> Status {
+                                Call call(*this, gpu_cache, 1, gpu_cache.recorder.get(), only);
+                                BILLFISH_RETURN_IF_ERROR(call.Layers());
+                                return call.Logits(0, 1, row);
+                              }));
+    constexpr int kWarmUp = 2;
+    std::vector<double> times;
+    for (int repetition = 0; repetition < repetitions + kWarmUp; ++repetition) {
+      BILLFISH_RETURN_IF_ERROR(timer.Start(ctx.stream));
+      BILLFISH_RETURN_IF_ERROR(graph.Launch(ctx.stream));
+      BILLFISH_RETURN_IF_ERROR(timer.Stop(ctx.stream));
+      BILLFISH_ASSIGN_OR_RETURN(const double us, timer.ElapsedUs());
+      if (repetition >= kWarmUp) times.push_back(us);
+    }
+    return Median(std::move(times));
+  };
+  // The whole step first: the experts that it chose are those that the matrices alone run.
+  BILLFISH_ASSIGN_OR_RETURN(const double all, time(std::nullopt));
+  StepProfile profile;
+  BILLFISH_ASSIGN_OR_RETURN(profile.weights_us, time(StepPart::kWeights));
+  BILLFISH_ASSIGN_OR_RETURN(profile.attention_us, time(StepPart::kAttention));
+  profile.other_us = std::max(0.0, all - profile.weights_us - profile.attention_us);
+  return profile;
 }
 
 }  // namespace billfish::model

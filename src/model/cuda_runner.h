@@ -13,6 +13,7 @@
 #include "model/cuda_cache.h"
 #include "model/kv_cache.h"
 #include "model/loader.h"
+#include "model/step_clock.h"
 
 namespace billfish::model {
 
@@ -29,6 +30,8 @@ class CudaRunner {
   Status Forward(std::span<const int32_t> ids, KvCache::Impl& cache, TensorView logits, ExecContext& ctx) const;
   /// The same, then the id of the largest logit of the last token.
   Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache::Impl& cache, ExecContext& ctx) const;
+  /// See Model::ProfileStep. Writes the place after the last token of the cache, which no call reads before it writes it.
+  Result<StepProfile> ProfileStep(int32_t id, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const;
 
  private:
   struct LayerVectors {

@@ -59,7 +59,7 @@ struct Scratch {
 class Chunk {
  public:
   Chunk(const LoadedModel& model, std::span<const int32_t> ids, KvCache::Impl& cache, DType activation, ExecContext& ctx,
-        const Scratch& scratch)
+        const Scratch& scratch, StepClock* clock)
       : model_(model),
         config_(model.config),
         ids_(ids),
@@ -68,6 +68,7 @@ class Chunk {
         activation_(activation),
         ctx_(ctx),
         s_(scratch),
+        clock_(clock),
         T_(static_cast<int64_t>(ids.size())) {}
 
   void Begin(std::span<const float> frequencies);
@@ -86,6 +87,9 @@ class Chunk {
   void AttendTile(const Layer& layer, int64_t index, int64_t kv_head, int64_t tile, float* accumulator);
   Status Dense(const Layer& layer);
   Status Experts(const Layer& layer);
+  void Lap(StepPart part) const {
+    if (clock_ != nullptr) clock_->Lap(part);
+  }
   // Work on few rows is not worth a fork.
   int Threads(int64_t work) const { return work < 16384 ? 1 : ctx_.threads; }
 
@@ -97,6 +101,7 @@ class Chunk {
   DType activation_;
   ExecContext& ctx_;
   const Scratch& s_;
+  StepClock* clock_;
   int64_t T_;
 };
 
@@ -199,34 +204,44 @@ void Chunk::Attend(const Layer& layer, int64_t index) {
 Status Chunk::Dense(const Layer& layer) {
   const int64_t I = config_.intermediate;
   BILLFISH_RETURN_IF_ERROR(layer.gate_up.Forward(Input(T_, config_.hidden), {s_.gate_up, DType::kF32, {T_, 2 * I}}, ctx_));
+  Lap(StepPart::kWeights);
   ParallelFor(Threads(T_ * I), T_, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const float* gate = s_.gate_up + t * 2 * I;
       Ops().swiglu(gate, gate + I, I, InputF32(t * I), InputBf16(t * I));
     }
   });
+  Lap(StepPart::kOther);
   return layer.down.Forward(Input(T_, I), {s_.delta, DType::kF32, {T_, config_.hidden}}, ctx_);
 }
 
 Status Chunk::Experts(const Layer& layer) {
   const TensorView logits(s_.router, DType::kF32, {T_, config_.experts});
   BILLFISH_RETURN_IF_ERROR(layer.router->Forward(Input(T_, config_.hidden), logits, ctx_));
+  Lap(StepPart::kWeights);
   const Routing routing{{s_.expert_ids, DType::kI32, {T_, config_.top_k}}, {s_.expert_weights, DType::kF32, {T_, config_.top_k}}};
   BILLFISH_RETURN_IF_ERROR(RouteTopK(logits, *config_.router, ids_, routing, ctx_));
+  Lap(StepPart::kOther);
   return layer.experts->Forward(Input(T_, config_.hidden), routing, {s_.delta, DType::kF32, {T_, config_.hidden}}, ctx_);
 }
 
 Status Chunk::RunLayer(const Layer& layer, int64_t index) {
   Norm(s_.x, layer.attention_norm, T_);
+  Lap(StepPart::kOther);
   const int64_t qkv_width = (config_.heads + 2 * config_.kv_heads) * config_.head_dim;
   BILLFISH_RETURN_IF_ERROR(layer.qkv.Forward(Input(T_, config_.hidden), {s_.qkv, DType::kF32, {T_, qkv_width}}, ctx_));
+  Lap(StepPart::kWeights);
   PlaceKeysAndValues(layer, index);
   Attend(layer, index);
+  Lap(StepPart::kAttention);
   BILLFISH_RETURN_IF_ERROR(
       layer.o.Forward(Input(T_, config_.heads * config_.v_head_dim), {s_.delta, DType::kF32, {T_, config_.hidden}}, ctx_));
+  Lap(StepPart::kWeights);
   AddDelta();
   Norm(s_.x, layer.mlp_norm, T_);
+  Lap(StepPart::kOther);
   BILLFISH_RETURN_IF_ERROR(layer.config.moe ? Experts(layer) : Dense(layer));
+  Lap(StepPart::kWeights);
   AddDelta();
   return OkStatus();
 }
@@ -235,7 +250,10 @@ Status Chunk::Logits(TensorView logits) {
   if (logits.data() == nullptr) return OkStatus();
   const int64_t rows = logits.dim(0);
   Norm(s_.x + (T_ - rows) * config_.hidden, model_.final_norm, rows);
-  return model_.lm_head.Forward(Input(rows, config_.hidden), logits, ctx_);
+  Lap(StepPart::kOther);
+  BILLFISH_RETURN_IF_ERROR(model_.lm_head.Forward(Input(rows, config_.hidden), logits, ctx_));
+  Lap(StepPart::kWeights);
+  return OkStatus();
 }
 
 size_t WorkspaceFor(const LoadedModel& model, int64_t T, int64_t logit_rows) {
@@ -255,12 +273,13 @@ size_t WorkspaceFor(const LoadedModel& model, int64_t T, int64_t logit_rows) {
 }  // namespace
 
 Status ForwardChunk(const LoadedModel& model, std::span<const float> frequencies, std::span<const int32_t> ids, KvCache::Impl& cache,
-                    TensorView logits, DType activation, ExecContext& ctx) {
+                    TensorView logits, DType activation, ExecContext& ctx, StepClock* clock) {
+  if (clock != nullptr) clock->Start();
   const auto T = static_cast<int64_t>(ids.size());
   BILLFISH_RETURN_IF_ERROR(ctx.workspace.Reserve(WorkspaceFor(model, T, logits.data() == nullptr ? 0 : logits.dim(0))));
   BILLFISH_RETURN_IF_ERROR(cache.scratch.Reserve(Scratch(model.config, cache, T, ctx.threads, nullptr).bytes));
   const Scratch scratch(model.config, cache, T, ctx.threads, cache.scratch.memory().data());
-  Chunk chunk(model, ids, cache, activation, ctx, scratch);
+  Chunk chunk(model, ids, cache, activation, ctx, scratch, clock);
   chunk.Begin(frequencies);
   for (size_t index = 0; index < model.layers.size(); ++index) {
     if (Status status = chunk.RunLayer(model.layers[index], static_cast<int64_t>(index)); !status.ok()) return status;

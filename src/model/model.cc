@@ -195,4 +195,27 @@ Result<int32_t> Model::ForwardGreedy(std::span<const int32_t> ids, KvCache& cach
   return id;
 }
 
+Result<StepProfile> Model::ProfileStep(int32_t id, KvCache& cache, int repetitions, ExecContext& ctx) const {
+  const ModelConfig& config = impl_->loaded.config;
+  KvCache::Impl* state = cache.impl_.get();
+  const std::span<const int32_t> ids(&id, 1);
+  BILLFISH_RETURN_IF_ERROR(CheckCall(config, impl_.get(), ids, state));
+  if (repetitions < 1) {
+    return Status(ErrorCode::kInvalidArgument, fmt::format("{} repetitions of a step were asked for; at least one is needed", repetitions));
+  }
+  if (impl_->gpu) return impl_->gpu->ProfileStep(id, *state, repetitions, ctx);
+  state->last_row.resize(static_cast<size_t>(config.vocab));
+  const TensorView logits(state->last_row.data(), DType::kF32, {1, config.vocab});
+  std::vector<double> weights, attention, other;
+  for (int repetition = 0; repetition <= repetitions; ++repetition) {
+    model::StepClock clock;
+    BILLFISH_RETURN_IF_ERROR(model::ForwardChunk(impl_->loaded, impl_->frequencies, ids, *state, logits, impl_->activation, ctx, &clock));
+    if (repetition == 0) continue;  // grows buffers
+    weights.push_back(clock.us(model::StepPart::kWeights));
+    attention.push_back(clock.us(model::StepPart::kAttention));
+    other.push_back(clock.us(model::StepPart::kOther));
+  }
+  return StepProfile{model::Median(std::move(weights)), model::Median(std::move(attention)), model::Median(std::move(other))};
+}
+
 }  // namespace billfish
