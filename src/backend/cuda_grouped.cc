@@ -6,14 +6,13 @@
 #include <optional>
 #include <utility>
 
-#include "backend/cuda_linear.h"
+#include "backend/biased_tiles.h"
 #include "core/status_macros.h"
 #include "cuda/device.h"
 #include "cuda/driver.h"
 #include "cuda/driver_api.h"
 #include "cuda/grouped_decode.h"
 #include "cuda/linear_tile.h"
-#include "cuda/tile_weight.h"
 
 namespace billfish::backend {
 namespace {
@@ -29,11 +28,8 @@ class CudaGrouped final : public Kernel {
                                               const std::vector<float>& bias) {
     auto grouped = std::make_unique<CudaGrouped>();
     BILLFISH_ASSIGN_OR_RETURN(grouped->gpu_, cuda::GpuDevice::Get(problem.device.index));
-    BILLFISH_ASSIGN_OR_RETURN(grouped->weight_, cuda::TileWeight::Upload(weight, *grouped->gpu_, cuda::RowOrder::kPlain));
-    const cuda::TileForm& form = grouped->weight_.form();
-    BILLFISH_ASSIGN_OR_RETURN(grouped->bias_, UploadBias(bias, form, problem.device));
-    const cuda::TileView view{form, grouped->weight_.tiles(), grouped->weight_.row_scale(),
-                              reinterpret_cast<const float*>(grouped->bias_.data())};
+    BILLFISH_ASSIGN_OR_RETURN(grouped->tiles_, BiasedTiles::Upload(weight, bias, cuda::RowOrder::kPlain, *grouped->gpu_, problem.device));
+    const cuda::TileView view = grouped->tiles_.View();
     for (const CudaRow& row : rows) {
       if (!row.verdict.supported) continue;
       if (grouped->name_.empty()) grouped->name_ = row.verdict.kernel;
@@ -47,17 +43,17 @@ class CudaGrouped final : public Kernel {
   }
 
   std::string_view name() const override { return name_; }
-  size_t bytes() const override { return weight_.bytes() + bias_.bytes(); }
+  size_t bytes() const override { return tiles_.bytes(); }
 
   /// The number of tiles, the tiles, the rows of x behind the sorted rows.
   size_t WorkspaceBytes(int64_t rows, int) const override {
-    const int64_t tiles = std::min(rows, weight_.form().E) + rows / kLeastTile;
+    const int64_t tiles = std::min(rows, tiles_.weight.form().E) + rows / kLeastTile;
     return kAlign + Padded(static_cast<size_t>(tiles) * sizeof(TileWork)) + Padded(static_cast<size_t>(rows) * sizeof(int32_t));
   }
 
   Status Run(const Call& call) const override {
     BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
-    const bool decodes = decode_ && call.y.dtype() == DType::kF32 && (!tile_ || call.rows <= kDecodeMean * weight_.form().E);
+    const bool decodes = decode_ && call.y.dtype() == DType::kF32 && (!tile_ || call.rows <= kDecodeMean * tiles_.weight.form().E);
     if (!decodes && !tile_) {
       return {ErrorCode::kInvalidArgument,
               fmt::format("{} alone was asked for and writes F32; y is {}: give F32 or leave the kernel open", name_, call.y.ToString())};
@@ -114,8 +110,7 @@ class CudaGrouped final : public Kernel {
 
   const cuda::GpuDevice* gpu_ = nullptr;
   std::string_view name_;
-  cuda::TileWeight weight_;
-  DeviceBuffer bias_;
+  BiasedTiles tiles_;
   std::optional<cuda::GroupedDecode> decode_;
   std::optional<cuda::GroupedTile> tile_;
 };

@@ -6,15 +6,11 @@
 
 #include "backend/cuda_table.h"
 #include "backend/kernel.h"
-#include "cuda/tile_weight.h"
 
 namespace billfish::backend {
 
 /// Packs the weight onto problem.device and loads the kernels of the supported rows.
 Result<std::unique_ptr<Kernel>> MakeCudaLinear(const Problem& problem, const std::vector<CudaRow>& rows, const PackedWeight& weight,
                                                const std::vector<float>& bias);
-
-/// [E,N] in the row order and padding of the form, on the device; empty for an empty bias.
-Result<DeviceBuffer> UploadBias(const std::vector<float>& bias, const cuda::TileForm& form, Device device);
 
 }  // namespace billfish::backend

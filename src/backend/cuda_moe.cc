@@ -4,14 +4,10 @@
 #include <vector>
 
 #include "backend/bias.h"
-#include "backend/cuda_linear.h"
 #include "backend/cuda_table.h"
 #include "core/status_macros.h"
 
 namespace billfish::backend {
-cuda::TileView CudaMoe::Matrix::View() const {
-  return {weight.form(), weight.tiles(), weight.row_scale(), reinterpret_cast<const float*>(bias.data())};
-}
 
 Result<CudaMoe::Matrix> CudaMoe::Upload(const PackedWeight& weight, ConstTensorView bias, cuda::RowOrder order, const MoeOptions& options) {
   Problem problem;
@@ -29,11 +25,10 @@ Result<CudaMoe::Matrix> CudaMoe::Upload(const PackedWeight& weight, ConstTensorV
   }
   BILLFISH_ASSIGN_OR_RETURN(const std::vector<float> values, ReadBias(bias, problem));
   BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(options.device.index));
-  BILLFISH_ASSIGN_OR_RETURN(matrix.weight, cuda::TileWeight::Upload(weight, *gpu, order));
-  BILLFISH_ASSIGN_OR_RETURN(matrix.bias, UploadBias(values, matrix.weight.form(), options.device));
+  BILLFISH_ASSIGN_OR_RETURN(matrix.tiles, BiasedTiles::Upload(weight, values, order, *gpu, options.device));
   matrix.info.scheme = weight.scheme();
   matrix.info.E = weight.E(), matrix.info.N = weight.N(), matrix.info.K = weight.K();
-  matrix.info.bytes = matrix.weight.bytes() + matrix.bias.bytes();
+  matrix.info.bytes = matrix.tiles.bytes();
   matrix.info.weight_bytes = weight.bytes();
   return matrix;
 }
@@ -51,7 +46,7 @@ Result<std::unique_ptr<CudaMoe>> CudaMoe::Create(const PackedWeight& gate_up, co
   moe->gate_up_ = std::move(*first);
   moe->down_ = std::move(*second);
   BILLFISH_ASSIGN_OR_RETURN(moe->pipeline_,
-                            cuda::MoePipeline::Create(*moe->gpu_, moe->gate_up_.View(), moe->down_.View(),
+                            cuda::MoePipeline::Create(*moe->gpu_, moe->gate_up_.tiles.View(), moe->down_.tiles.View(),
                                                       {.activation = options.activation, .activation_dtype = options.activation_dtype}));
   return moe;
 }

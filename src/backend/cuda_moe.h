@@ -4,9 +4,9 @@
 #include <memory>
 #include <optional>
 
+#include "backend/biased_tiles.h"
 #include "billfish/moe.h"
 #include "cuda/moe_pipeline.h"
-#include "cuda/tile_weight.h"
 
 namespace billfish::backend {
 
@@ -25,10 +25,8 @@ class CudaMoe {
 
  private:
   struct Matrix {
-    cuda::TileWeight weight;
-    DeviceBuffer bias;
+    BiasedTiles tiles;
     MatrixInfo info;
-    cuda::TileView View() const;
   };
   static Result<Matrix> Upload(const PackedWeight& weight, ConstTensorView bias, cuda::RowOrder order, const MoeOptions& options);
 
