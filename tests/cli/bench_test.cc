@@ -92,6 +92,9 @@ TEST(Bench, ModelMapsTheWeightsThatAnEarlierRunKept) {
   const Finished second = RunProgram(flags);
   EXPECT_EQ(second.Document()["rows"].size(), 4U);
   EXPECT_THAT(second.err, AllOf(HasSubstr(" 0 written (0 B)"), Not(HasSubstr(" 0 matrices mapped"))));
+  const Finished random = RunProgram({"bench", "model", "--shape", "tiny", "--panel-cache", scratch / "panels"});
+  EXPECT_EQ(random.exit_code, 2);
+  EXPECT_THAT(random.err, HasSubstr("--shape excludes --panel-cache"));
 }
 
 TEST(Bench, ASavedReportIsDrawnAgain) {
