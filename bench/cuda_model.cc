@@ -63,6 +63,7 @@ Status BenchModelCuda(const ModelCase& model_case, const RunOptions& options, co
     row.op = "decode";
     row.M = 1;
     if (Status status = Time(decode, static_cast<double>(tg), CostOf(model, 1), options.budget_s, limits, row); !status.ok()) return status;
+    if (Status status = SplitStep(*loaded, tg, options.budget_s, ctx); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
   return {};

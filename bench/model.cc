@@ -61,6 +61,7 @@ Status BenchModel(const ModelCase& model_case, const RunOptions& options, const 
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     row.median_us /= tokens;
     row.tokens_per_s *= tokens;
+    if (Status status = SplitStep(*loaded, tg, options.budget_s, ctx); !status.ok()) return status;
     if (loaded->heaviest.total_bytes < kCachedBytes && row.limit == "read bandwidth") row.limit = "read (in cache)";
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }

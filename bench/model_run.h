@@ -22,4 +22,7 @@ struct ModelRun {
 /// or longer than the model's sequences.
 Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& options);
 
+/// Fills the split of a decode row of tg tokens, timed half-way. The cache must hold tg tokens; afterwards it holds half of them.
+Status SplitStep(ModelRun& run, int64_t tg, double budget_s, ExecContext& ctx);
+
 }  // namespace billfish::bench

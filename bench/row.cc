@@ -42,6 +42,14 @@ void VisitFields(RowType& row, Visitor visit) {
   visit("fraction", row.fraction);
 }
 
+/// The fields of rows that are timed part by part; reports have them since a later version than the others.
+template <class RowType, class Visitor>
+void VisitSplit(RowType& row, Visitor visit) {
+  visit("weights_us", row.weights_us);
+  visit("attention_us", row.attention_us);
+  visit("other_us", row.other_us);
+}
+
 bool Take(const Json& value, std::string& field) {
   if (!value.is_string()) return false;
   field = value.get<std::string>();
@@ -93,7 +101,9 @@ Json ToJson(const Report& report) {
   Json rows = Json::array();
   for (const Row& row : report.rows) {
     Json object = Json::object();
-    VisitFields(row, [&](const char* name, const auto& field) { object[name] = field; });
+    const auto put = [&](const char* name, const auto& field) { object[name] = field; };
+    VisitFields(row, put);
+    if (row.weights_us > 0) VisitSplit(row, put);
     rows.push_back(std::move(object));
   }
   return {{"schema", kSchema},
@@ -148,7 +158,9 @@ Result<Report> ReadReport(const std::filesystem::path& file) {
     *value *= 1e9;
   for (const Json& object : document["rows"]) {
     Row row;
-    VisitFields(row, [&](const char* name, auto& field) { take(object, name, field); });
+    const auto take_field = [&](const char* name, auto& field) { take(object, name, field); };
+    VisitFields(row, take_field);
+    if (object.contains("weights_us")) VisitSplit(row, take_field);
     report.rows.push_back(std::move(row));
   }
   if (!status.ok()) return status;
@@ -173,6 +185,14 @@ std::string ToText(const Report& report) {
                     fmt::format("{:.3f}", row.fraction), fmt::format("{:.1f}%", 100 * row.spread),
                     row.baseline_us > 0 ? fmt::format("{:.2f}x", row.baseline_us / row.median_us) : "", row.limit, row.kernel);
   }
+  for (const Row& row : report.rows) {
+    const double step = row.weights_us + row.attention_us + row.other_us;
+    if (step <= 0) continue;
+    const auto share = [&](double us) { return fmt::format("{:.1f} us ({:.0f}%)", us, 100 * us / step); };
+    text += fmt::format("\n{} of {}, {}: weights {}, attention {}, other {}; {:.1f} us in all", row.op, row.name, row.mode,
+                        share(row.weights_us), share(row.attention_us), share(row.other_us), step);
+  }
+  if (text.back() != '\n') text += '\n';
   return text;
 }
 

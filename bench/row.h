@@ -37,6 +37,9 @@ struct Row {
   std::string baseline;    ///< what the same product was timed with in the same run: "cublasLt bf16", or empty
   double baseline_us = 0;  ///< its median; 0 without baseline
   double fraction = 0;     ///< median over repetitions of (time at the limit / time), each against its own probes
+  /// Decode rows: the step timed part by part, as StepProfile tells them apart; 0 elsewhere. Their sum is no part of median_us, which
+  /// also has the way of the token's id to the model and back.
+  double weights_us = 0, attention_us = 0, other_us = 0;
 };
 
 struct Report {

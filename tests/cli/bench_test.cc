@@ -51,6 +51,13 @@ TEST(Bench, ModelTimesPrefillAndDecode) {
   EXPECT_EQ(document["rows"][1]["op"], "decode");
   EXPECT_EQ(document["rows"][0]["scheme"], "mxfp4");
   for (const Json& row : document["rows"]) ExpectRow(row);
+  EXPECT_FALSE(document["rows"][0].contains("weights_us"));
+  for (const char* part : {"weights_us", "attention_us", "other_us"}) EXPECT_GT(document["rows"][1][part].get<double>(), 0) << part;
+  // A saved report tells the parts again.
+  const Scratch scratch;
+  std::ofstream(scratch / "rows.json") << document.dump();
+  EXPECT_EQ(RunProgram({"bench", "--from", scratch / "rows.json", "--json"}).Document(), document);
+  EXPECT_THAT(RunProgram({"bench", "--from", scratch / "rows.json"}).out, HasSubstr("decode of tiny-moe-mxfp4, exact: weights "));
 }
 
 TEST(Bench, ModelTimesAShapeWithoutItsCheckpoint) {
