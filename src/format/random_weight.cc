@@ -81,19 +81,21 @@ FloatBits BitsOfFloats(CodeBook codes, float rms) {
 }
 
 /// Scales around `mean`, within a factor of 1.5 of it as far as their type allows.
-Bytes RandomScales(int64_t count, DType dtype, float mean, uint64_t seed) {
+Bytes RandomScales(int64_t count, DType dtype, float mean, uint64_t seed, int threads) {
   const auto size = static_cast<size_t>(DTypeBits(dtype) / 8);
   std::vector<std::byte> data(static_cast<size_t>(count) * size);
-  for (int64_t i = 0; i < count; ++i) {
-    const uint64_t word = RandomWord(seed, static_cast<uint64_t>(i));
-    const float value = mean * (0.75F + static_cast<float>(word >> 40) * 0x1p-25F);
-    uint32_t bits = std::bit_cast<uint32_t>(value);
-    if (dtype == DType::kF8E8M0) bits = std::clamp<uint32_t>(((bits >> 22) + 1) >> 1, 1, 254);  // the nearer power of two, roughly
-    if (dtype == DType::kF8E4M3) bits = std::max<uint32_t>(E4M3FromF32(value), 1);
-    if (dtype == DType::kBF16) bits = BF16FromF32(value);
-    if (dtype == DType::kF16) bits = F16FromF32(value);
-    std::memcpy(data.data() + static_cast<size_t>(i) * size, &bits, size);
-  }
+  ParallelFor(threads, count, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const uint64_t word = RandomWord(seed, static_cast<uint64_t>(i));
+      const float value = mean * (0.75F + static_cast<float>(word >> 40) * 0x1p-25F);
+      uint32_t bits = std::bit_cast<uint32_t>(value);
+      if (dtype == DType::kF8E8M0) bits = std::clamp<uint32_t>(((bits >> 22) + 1) >> 1, 1, 254);  // the nearer power of two, roughly
+      if (dtype == DType::kF8E4M3) bits = std::max<uint32_t>(E4M3FromF32(value), 1);
+      if (dtype == DType::kBF16) bits = BF16FromF32(value);
+      if (dtype == DType::kF16) bits = F16FromF32(value);
+      std::memcpy(data.data() + static_cast<size_t>(i) * size, &bits, size);
+    }
+  });
   return Bytes::Own(std::move(data));
 }
 
@@ -121,7 +123,7 @@ Result<PackedWeight> PackedWeight::Random(const QuantScheme& asked, int64_t E, i
   if (scheme.has_scale()) {
     const float scale = rms / CodeRms(scheme);
     // The stored scales are near 1 where a row scale can carry the size.
-    parts.scales = RandomScales(sizes.scales, scheme.scale, scheme.row_scale ? 1.0F : scale, seed ^ 0x5CA1E5ULL);
+    parts.scales = RandomScales(sizes.scales, scheme.scale, scheme.row_scale ? 1.0F : scale, seed ^ 0x5CA1E5ULL, threads);
     parts.row_scale.assign(static_cast<size_t>(sizes.row_scales), scale);
     if (scheme.zero == ZeroPoint::kPerGroup) {
       parts.zeros = Share(RandomBytes(sizes.zeros_bytes, seed ^ 0x2E805ULL, 0x0F0F0F0F0F0F0F0FULL, 0, threads), sizes.zeros_bytes);
