@@ -43,6 +43,10 @@ struct ModelCase {
   std::function<bool(const LoadProgress&)> progress;                   ///< of loading, as in ModelOptions
 };
 
+/// What can be said before anything is measured or loaded: kInvalidArgument where pp and tg are both 0, and the errors of ShapeConfig and
+/// SchemeByName.
+Status CheckModelCase(const ModelCase& model_case);
+
 /// Called with every finished row; false stops with kCancelled.
 using RowSink = std::function<bool(const Row&)>;
 

@@ -11,8 +11,8 @@ namespace billfish::bench {
 
 namespace {
 
-Result<Model> MakeModel(const ModelCase& model_case, const ModelOptions& options) {
-  if (model_case.shape.empty()) return Model::Load(model_case.folder, options);
+/// What a case with a shape makes up.
+Result<RandomModel> SpecOf(const ModelCase& model_case) {
   RandomModel spec;
   Result<std::string> config = ShapeConfig(model_case.shape, model_case.layers);
   if (!config) return config.error();
@@ -24,7 +24,14 @@ Result<Model> MakeModel(const ModelCase& model_case, const ModelOptions& options
     if (!known) return known.error();
     *scheme = *known;
   }
-  return Model::Random(spec, options);
+  return spec;
+}
+
+Result<Model> MakeModel(const ModelCase& model_case, const ModelOptions& options) {
+  if (model_case.shape.empty()) return Model::Load(model_case.folder, options);
+  const Result<RandomModel> spec = SpecOf(model_case);
+  if (!spec) return spec.error();
+  return Model::Random(*spec, options);
 }
 
 std::string NameOf(const ModelCase& model_case) {
@@ -35,11 +42,15 @@ std::string NameOf(const ModelCase& model_case) {
 
 }  // namespace
 
+Status CheckModelCase(const ModelCase& model_case) {
+  if (std::max(model_case.pp, model_case.tg) < 1)
+    return {ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them"};
+  return model_case.shape.empty() ? Status() : SpecOf(model_case).status();
+}
+
 Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& options) {
+  if (Status status = CheckModelCase(model_case); !status.ok()) return status;
   const int64_t longest = std::max(model_case.pp, model_case.tg);
-  if (longest < 1) {
-    return Status(ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them");
-  }
   ModelOptions model_options;
   model_options.activation = options.activation;
   model_options.mode = options.mode;

@@ -18,8 +18,8 @@ struct ModelRun {
   Row row;  ///< without op, M and times
 };
 
-/// Errors: those of ShapeConfig, SchemeByName, Model::Load, Model::Random and Model::NewCache, kInvalidArgument where pp and tg are both 0
-/// or longer than the model's sequences.
+/// Errors: those of CheckModelCase, Model::Load, Model::Random and Model::NewCache, kInvalidArgument where pp or tg is longer than the
+/// model's sequences.
 Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& options);
 
 /// Fills the split of a decode row of tg tokens, timed half-way. The cache must hold tg tokens; afterwards it holds half of them.

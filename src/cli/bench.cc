@@ -122,6 +122,7 @@ Outcome BenchKernels(const Options& options, bool moe, bool json) {
 Outcome BenchModels(const Options& options, bool json) {
   const auto modes = ParseModes(options.modes);
   if (!modes) return modes.error();
+  if (Status status = bench::CheckModelCase(options.model); !status.ok()) return status;
   CatchInterrupts();
   const bool gpu = ParseDevice(options.device).kind == Device::Kind::kCuda;
   Result<bench::Report> begun = gpu ? bench::NewCudaReport(ParseDevice(options.device)) : bench::NewReport(ThreadsOr(options.threads));
