@@ -43,6 +43,7 @@ constexpr std::array<Shape, 3> kShapes = {{
 
 std::vector<std::string> ModelShapeNames() {
   std::vector<std::string> names;
+  names.reserve(kShapes.size());
   for (const Shape& shape : kShapes) names.emplace_back(shape.name);
   return names;
 }
