@@ -165,8 +165,8 @@ Status Model::Forward(std::span<const int32_t> ids, KvCache& cache, TensorView l
       rows = logits;
     }
     const auto part = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
-    const Status status = impl_->gpu ? impl_->gpu->Forward(part, *state, rows, ctx)
-                                     : model::ForwardChunk(impl_->loaded, impl_->frequencies, part, *state, rows, impl_->activation, ctx);
+    Status status = impl_->gpu ? impl_->gpu->Forward(part, *state, rows, ctx)
+                               : model::ForwardChunk(impl_->loaded, impl_->frequencies, part, *state, rows, impl_->activation, ctx);
     if (!status.ok()) {
       state->length = before;
       return status;
@@ -190,7 +190,7 @@ Result<int32_t> Model::ForwardGreedy(std::span<const int32_t> ids, KvCache& cach
   const int64_t before = state->length;
   const size_t last = (ids.size() - 1) / kCudaPrefillChunk * kCudaPrefillChunk;
   if (last > 0) BILLFISH_RETURN_IF_ERROR(Forward(ids.first(last), cache, TensorView(), ctx));
-  const Result<int32_t> id = impl_->gpu->ForwardGreedy(ids.subspan(last), *state, ctx);
+  Result<int32_t> id = impl_->gpu->ForwardGreedy(ids.subspan(last), *state, ctx);
   state->length = id.ok() ? before + static_cast<int64_t>(ids.size()) : before;
   return id;
 }

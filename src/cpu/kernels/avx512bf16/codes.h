@@ -62,7 +62,7 @@ constexpr WordTable E2M1Table(int shift) {
   for (int i = 0; i < 32; ++i) t.entry[i] = Bf16OfE2M1(i & 15, shift);
   return t;
 }
-constexpr uint16_t kCarryBits = 0x1C;
+inline constexpr uint16_t kCarryBits = 0x1C;
 constexpr WordTable E2M1CarryTable() {  // 512 v, with ones in kCarryBits where the magnitude is 1.5 * 2^j
   WordTable t{};
   for (int i = 0; i < 32; ++i) {
