@@ -13,14 +13,17 @@
 // Scaling, per 32 k and per 8 dots of each (row, half):
 //   power of two   vcvtdq2ps, then vpsubusw takes d << 23 off the fp32 bits: an exact multiplication by 2^-d away from the multiply
 //                  pipes, and zero saturates to zero (the low words subtract 0); then one FMA with a
-//   others         vcvtdq2ps, a multiplication, one FMA;  chunks of 16: one multiplication, two FMAs for the pair
+//   others         vcvtdq2ps, a multiplication, one FMA;  chunks of 16: one multiplication, two FMAs for the pair; chunks of 64 and more:
+//                  vcvtdq2ps and one FMA with a, and per chunk one FMA with the scale into row sums that stay in memory
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
 //   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB,
 //   L1)
 //                and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
-//   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16
+//   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16, 16/19 for 64, 32/37
+//   for
+//                128
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -55,7 +58,7 @@ constexpr ByteTable E2M1Doubled() {
 }
 constexpr ByteTable kE2M1Doubled = E2M1Doubled();
 
-enum class Scaling { kNone, kExponent, kMultiply, kPairs };
+enum class Scaling { kNone, kExponent, kMultiply, kPairs, kLongChunks };
 
 struct SlabArgs {
   const PanelLayout* layout;
@@ -129,9 +132,12 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
   uint8_t* bytes = a.bytes;
   const uint8_t *x_scale = a.x + kScalesAt, *x_start = a.x + kStartsAt;
   const int blocks = (a.chunks * a.layout->chunk_k + kBlock - 1) / kBlock;
-  __m512 sum[2][T];
+  float* sums = a.sums;
+  __m512 sum[2][T];  // row sums; for long chunks those of the chunk
   Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-    Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_load_ps(a.sums + 32 * t + 16 * h); });
+    Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+      sum[h][t] = kScaling == Scaling::kLongChunks ? _mm512_setzero_ps() : _mm512_load_ps(sums + 32 * t + 16 * h);
+    });
   });
   for (int block = 0, in_chunk = 0; block < blocks; ++block) {
     if constexpr (kSource != Source::kKept && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
@@ -209,13 +215,26 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
     x_start += 4 * kChunksPerBlock;
     if (++in_chunk == blocks_per_chunk) {
       in_chunk = 0;
+      if constexpr (kScaling == Scaling::kLongChunks) {
+        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+          const __m512 s = ScaleVector(kind, scale + h * scale_bytes);
+          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+            float* const at = sums + 32 * t + 16 * h;
+            _mm512_store_ps(at, _mm512_fmadd_ps(sum[h][t], s, _mm512_load_ps(at)));
+            sum[h][t] = _mm512_setzero_ps();
+          });
+        });
+        __asm__("" : "+r"(sums));  // an unknown address: else the compiler keeps row sums in registers and spills
+      }
       scale += size_t{2} * kChunksPerBlock * scale_bytes;
       zero += kPanelRows;
     }
   }
-  Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-    Unrolled<2>([&]<int h>() __attribute__((always_inline)) { _mm512_store_ps(a.sums + 32 * t + 16 * h, sum[h][t]); });
-  });
+  if constexpr (kScaling != Scaling::kLongChunks) {
+    Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+      Unrolled<2>([&]<int h>() __attribute__((always_inline)) { _mm512_store_ps(sums + 32 * t + 16 * h, sum[h][t]); });
+    });
+  }
   return code;
 }
 
@@ -450,9 +469,11 @@ PanelFunction LinearPanelInt8(const PanelLayout& layout) {
       return layout.scales == Scales::kExponent ? &Panel<Codes::kE2M1, Scaling::kExponent> : &Panel<Codes::kE2M1, Scaling::kMultiply>;
     case Codes::kInt4:
       if (!scaled) return pairs ? nullptr : &Panel<Codes::kInt4, Scaling::kNone>;
+      if (layout.chunk_k > kBlock) return &Panel<Codes::kInt4, Scaling::kLongChunks>;
       return pairs ? &Panel<Codes::kInt4, Scaling::kPairs> : &Panel<Codes::kInt4, Scaling::kMultiply>;
     case Codes::kInt4Zero:
       if (pairs) return nullptr;
+      if (scaled && layout.chunk_k > kBlock) return &Panel<Codes::kInt4Zero, Scaling::kLongChunks>;
       return scaled ? &Panel<Codes::kInt4Zero, Scaling::kMultiply> : &Panel<Codes::kInt4Zero, Scaling::kNone>;
     default:
       return nullptr;
