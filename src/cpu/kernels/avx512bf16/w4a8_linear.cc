@@ -44,6 +44,7 @@ constexpr int kPrefetchBytes = 16384;  // as in tile.h
 constexpr int kMaxTile = 6;            // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
 constexpr int kMaxPairsTile = 5;       // chunks of 16 need more registers
 constexpr int kKeptSlabs = 2;          // 16 KiB of bytes: a third of L1
+constexpr int kLinesAhead = 5;  // two tiles share 272 bytes a block, scales included: no line may be left for the first tile to wait for
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
@@ -70,7 +71,7 @@ struct SlabArgs {
   const uint8_t* x;            ///< first row of the tile in this slab
   const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
   const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block unless Source::kStream
-  size_t codes_ahead_step;     ///< bytes, at most 256
+  size_t codes_ahead_step;     ///< bytes, at most kLinesAhead lines
   float* sums;                 ///< [T, 32], added to
 };
 
@@ -146,7 +147,7 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
         _mm_prefetch(reinterpret_cast<const char*>(ahead + i * kLine), _MM_HINT_T0);
       });
       ahead += kAheadBytes;
-      Unrolled<4>([&]<int i>() __attribute__((always_inline)) {
+      Unrolled<kLinesAhead>([&]<int i>() __attribute__((always_inline)) {
         _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_T1);
       });
       codes_ahead += a.codes_ahead_step;
@@ -327,7 +328,7 @@ void RunTiles(const PanelJob& job, float* sums) {
       if (first + count >= layout.slabs()) PrefetchRows(job, begin, end - begin);
       for (SlabArgs& slab : slabs) {
         slab.codes_ahead = w + size_t(i) * share;
-        slab.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / kBlock) + 1, 4 * kLine);
+        slab.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / kBlock) + 1, kLinesAhead * kLine);
       }
       (i == 0 ? kFirst : kOther)[size_t(end - begin)](slabs, count, x + size_t(begin) * kStagedInt8Bytes, ahead, job.slab_stride,
                                                       sums + begin * kPanelRows);
