@@ -18,12 +18,10 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
-//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB,
-//   L1)
-//                and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
-//   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16, 16/19 for 64, 32/37
-//   for
-//                128
+//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB in
+//                L1) and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
+//   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16, 16/19 for 64 and
+//                32/37 for 128
 #include <algorithm>
 #include <array>
 #include <cstring>
