@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "billfish/cuda_baseline.h"
+#include "core/median.h"
 #include "core/status_macros.h"
 #include "cuda/device.h"
 #include "cuda/driver.h"
@@ -18,11 +18,6 @@ constexpr uint32_t kThreads = 512;
 constexpr uint32_t kBlocksPerSm = 2;
 constexpr int kProbeLoads = 8;  // of read_probe.cu
 constexpr int kRepeats = 9;
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
 
 /// Median microseconds of `launch`, after one launch outside the clock.
 template <class Launch>

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "core/median.h"
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
 

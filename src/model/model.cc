@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "billfish/generate.h"
+#include "core/median.h"
 #include "core/status_macros.h"
 #include "model/cuda_runner.h"
 #include "model/forward.h"
@@ -215,7 +216,7 @@ Result<StepProfile> Model::ProfileStep(int32_t id, KvCache& cache, int repetitio
     attention.push_back(clock.us(model::StepPart::kAttention));
     other.push_back(clock.us(model::StepPart::kOther));
   }
-  return StepProfile{model::Median(std::move(weights)), model::Median(std::move(attention)), model::Median(std::move(other))};
+  return StepProfile{Median(std::move(weights)), Median(std::move(attention)), Median(std::move(other))};
 }
 
 }  // namespace billfish

@@ -1,11 +1,9 @@
 // Where the time of a forward call goes: a clock that the call advances at the end of each of its parts.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <vector>
 
 #include "billfish/model.h"
 
@@ -33,12 +31,5 @@ class StepClock {
   std::array<double, 3> us_{};
   Clock::time_point last_;
 };
-
-/// The middle of some numbers, the upper one of two. Precondition: there are any.
-inline double Median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 }  // namespace billfish::model
