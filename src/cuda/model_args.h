@@ -28,18 +28,20 @@ struct RmsNormArgs {
 };
 
 /// Splits a row of qkv into heads; normalises and rotates q and k; queries to q, keys and values to their places in the cache.
-/// The token t of the call stands at position *position + t.
+/// Rows of one sequence (slot_stride = 0) stand at positions[0] + t. Else each row is the next token of its own sequence: row t stands at
+/// positions[t] of slot t, whose keys and values begin t * slot_stride values behind those of slot 0.
 struct RopeArgs {
   const float* qkv = nullptr;      ///< [T][heads + 2 kv_heads][D]
   const float* q_norm = nullptr;   ///< [D] or null
   const float* k_norm = nullptr;   ///< [D] or null
   const float* cosines = nullptr;  ///< [capacity][D / 2], attention factor included
   const float* sines = nullptr;    ///< likewise
-  const int32_t* position = nullptr;
+  const int32_t* positions = nullptr;
   uint16_t* q = nullptr;       ///< [T][heads][D]
-  uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
-  uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
+  uint16_t* keys = nullptr;    ///< of slot 0: [kv_heads][capacity][D]
+  uint16_t* values = nullptr;  ///< of slot 0: [kv_heads][capacity][D]
   int64_t capacity = 0;
+  int64_t slot_stride = 0;
   float eps = 0;
   int32_t T = 0, heads = 0, kv_heads = 0, D = 0;
 };
@@ -55,18 +57,20 @@ BILLFISH_HD constexpr int PrefillWarps(int D) { return D <= 64 ? 4 : 8; }
 inline constexpr int kAttentionKeys = 64;
 
 /// out[t][h] = sum_j p_j v_j / (sum_j p_j + exp(sink[h])), p_j = exp(scale q[t][h] . k_j) over the keys that the token sees: position
-/// *position + t and, with a window, the window - 1 before it, else all before it.
+/// positions[0] + t in prefill, positions[t] in decode, where each row reads its own slot (see RopeArgs), and, with a window, the window -
+/// 1 before it, else all before it.
 struct AttentionArgs {
   const uint16_t* q = nullptr;       ///< [T][heads][D]
-  const uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
-  const uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
+  const uint16_t* keys = nullptr;    ///< of slot 0: [kv_heads][capacity][D]
+  const uint16_t* values = nullptr;  ///< of slot 0: [kv_heads][capacity][D]
   const float* sinks = nullptr;      ///< [heads] or null
-  const int32_t* position = nullptr;
+  const int32_t* positions = nullptr;
   uint16_t* out = nullptr;      ///< [T][heads][D]
-  float* partial = nullptr;     ///< decode only: DecodePartialFloats()
-  int32_t* arrivals = nullptr;  ///< decode only: [DecodeTiles()] zeros, zero again afterwards
+  float* partial = nullptr;     ///< decode only: [T][DecodePartialFloats()]
+  int32_t* arrivals = nullptr;  ///< decode only: [T][DecodeTiles()] zeros, zero again afterwards
   int64_t capacity = 0;
-  int64_t window = 0;  ///< 0 = all
+  int64_t slot_stride = 0;  ///< decode only, values between two slots; any for T = 1
+  int64_t window = 0;       ///< 0 = all
   float scale = 0;
   int32_t T = 0, heads = 0, kv_heads = 0;
 };

@@ -78,6 +78,7 @@ Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
 Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) const {
   const LaunchShape shape{.grid_x = kDecodeSplits,
                           .grid_y = static_cast<uint32_t>(DecodeTiles(args.heads, args.kv_heads)),
+                          .grid_z = static_cast<uint32_t>(args.T),
                           .threads = kDecodeThreads,
                           .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
   return LaunchOne(attention_decode_, shape, args, stream);

@@ -23,7 +23,7 @@ class ModelOps {
   Status RmsNorm(const RmsNormArgs& args, CUstream stream) const;
   /// args.D must be the head_dim of Create.
   Status Rope(const RopeArgs& args, CUstream stream) const;
-  /// args.T = 1.
+  /// args.T sequences.
   Status AttentionDecode(const AttentionArgs& args, CUstream stream) const;
   Status AttentionPrefill(const AttentionArgs& args, CUstream stream) const;
   Status Swiglu(const SwigluArgs& args, CUstream stream) const;

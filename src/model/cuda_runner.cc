@@ -94,7 +94,7 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
   rope.k_norm = vectors.k_norm;
   rope.cosines = cosines;
   rope.sines = cosines + cache_.capacity * config_.rope.dim / 2;
-  rope.position = cache_.position();
+  rope.positions = cache_.position();
   rope.q = s_.q;
   rope.keys = cache_.Keys(index);
   rope.values = cache_.Values(index);
@@ -110,7 +110,7 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
   attention.keys = cache_.Keys(index);
   attention.values = cache_.Values(index);
   attention.sinks = vectors.sinks;
-  attention.position = cache_.position();
+  attention.positions = cache_.position();
   attention.out = s_.input;
   attention.partial = s_.partial;
   attention.arrivals = cache_.attention_arrivals();

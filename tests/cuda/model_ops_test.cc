@@ -110,7 +110,7 @@ TEST_F(ModelOpsTest, RopePlacesRotatedKeysAndPlainValuesInTheCache) {
       RopeArgs args{.qkv = device_qkv.get(),
                     .cosines = device_cos.get(),
                     .sines = device_sin.get(),
-                    .position = position.get(),
+                    .positions = position.get(),
                     .q = q.get(),
                     .keys = keys.get(),
                     .values = values.get(),
@@ -248,7 +248,7 @@ class Attention : public ModelOpsTest {
               .keys = keys.get(),
               .values = values.get(),
               .sinks = problem.sinks ? sink.get() : nullptr,
-              .position = position.get(),
+              .positions = position.get(),
               .out = out.get(),
               .partial = partial.get(),
               .arrivals = arrivals.get(),
@@ -290,6 +290,66 @@ TEST_F(Attention, DecodeIsTheDefinition) {
   }
 }
 
+TEST_F(Attention, RowsOfADecodeAreTheirOwnSequences) {
+  const Heads shape{128, 8, 2};
+  const ModelOps ops = Ops(shape.D);
+  constexpr int kSlots = 3, kCapacity = 400;
+  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2;
+  const int slot = shape.kv_heads * kCapacity * shape.D + 64;  // slots need not touch
+  const std::vector<int32_t> at = {70, 0, 399};
+  const DeviceArray<float> qkv(Gaussian(static_cast<size_t>(kSlots * width), 20));
+  const DeviceArray<float> cosines(Gaussian(static_cast<size_t>(kCapacity * half), 21)),
+      sines(Gaussian(static_cast<size_t>(kCapacity * half), 22));
+  const std::vector<uint16_t> old = ToBF16(Gaussian(static_cast<size_t>(kSlots * slot), 23));
+  const auto rows = static_cast<size_t>(kSlots * shape.heads * shape.D);
+  const DeviceArray<uint16_t> keys(old), values(old), q(rows, 0), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
+  const DeviceArray<int32_t> positions(at);
+  const DeviceArray<float> partial(static_cast<size_t>(kSlots * DecodePartialFloats(shape.heads, shape.kv_heads, shape.D)), NAN);
+  const DeviceArray<int32_t> arrivals(static_cast<size_t>(kSlots * DecodeTiles(shape.heads, shape.kv_heads)), 0);
+  const RopeArgs rope{.qkv = qkv.get(),
+                      .cosines = cosines.get(),
+                      .sines = sines.get(),
+                      .positions = positions.get(),
+                      .q = q.get(),
+                      .keys = keys.get(),
+                      .values = values.get(),
+                      .capacity = kCapacity,
+                      .slot_stride = slot,
+                      .T = kSlots,
+                      .heads = shape.heads,
+                      .kv_heads = shape.kv_heads,
+                      .D = shape.D};
+  const AttentionArgs attention{.q = q.get(),
+                                .keys = keys.get(),
+                                .values = values.get(),
+                                .positions = positions.get(),
+                                .out = out.get(),
+                                .partial = partial.get(),
+                                .arrivals = arrivals.get(),
+                                .capacity = kCapacity,
+                                .slot_stride = slot,
+                                .scale = 0.1f,
+                                .T = kSlots,
+                                .heads = shape.heads,
+                                .kv_heads = shape.kv_heads};
+  ExpectOk(ops.Rope(rope, nullptr));
+  ExpectOk(ops.AttentionDecode(attention, nullptr));
+  for (int t = 0; t < kSlots; ++t) {
+    RopeArgs one = rope;
+    one.qkv += t * width, one.positions += t, one.keys = keys1.get() + t * slot, one.values = values1.get() + t * slot;
+    one.slot_stride = 0, one.T = 1;
+    ExpectOk(ops.Rope(one, nullptr));
+    AttentionArgs alone = attention;
+    alone.keys = one.keys, alone.values = one.values, alone.positions = one.positions, alone.out = out1.get() + t * shape.heads * shape.D;
+    alone.slot_stride = 0, alone.T = 1;
+    ExpectOk(ops.AttentionDecode(alone, nullptr));
+  }
+  EXPECT_NE(keys.Read(), old);
+  EXPECT_EQ(keys.Read(), keys1.Read());
+  EXPECT_EQ(values.Read(), values1.Read());
+  EXPECT_EQ(out.Read(), out1.Read());
+}
+
 TEST_F(Attention, PrefillIsTheDefinition) {
   for (const Heads& shape : kShapes) {
     const ModelOps ops = Ops(shape.D);
@@ -319,7 +379,7 @@ TEST_F(Attention, ATokenOfAPrefillDoesNotDependOnItsNeighbours) {
     AttentionArgs args = device.Args();
     const DeviceArray<int32_t> position(1, 200 + begin);
     args.q += begin * shape.heads * shape.D, args.out += begin * shape.heads * shape.D;
-    args.position = position.get(), args.T = 1;
+    args.positions = position.get(), args.T = 1;
     ExpectOk(ops.AttentionPrefill(args, nullptr));
   }
   EXPECT_EQ(device.out.Read(), whole);

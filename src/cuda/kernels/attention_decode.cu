@@ -1,11 +1,11 @@
-// Attention of one token over the cache, which already holds its own key and value.
+// Attention of T tokens of T sequences, each over its slot of the cache, which already holds its own key and value.
 //
 //   BF_HEAD_DIM   a multiple of 16
 //
 // The sequence is cut into up to kDecodeSplits parts of whole key tiles. A block takes one part for up to 16 query heads of one kv head:
 // these are the rows of its tensor-core steps, so that keys and values are read once for all of them. Its four warps take 16 keys of a
 // tile each. The last block of a kv head to end adds up the parts, in their order: the result does not depend on which block that is.
-// The position is read from memory: a recorded graph serves a growing sequence. Grid: kDecodeSplits, DecodeTiles.
+// Positions are read from memory: a recorded graph serves growing sequences. Grid: kDecodeSplits, DecodeTiles, T.
 #define BF_ACT 0
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
@@ -77,12 +77,12 @@ struct Merge {
     return factor / (total.y * factor + Exp2(sink - top));
   }
 
-  __device__ __forceinline__ void Store(const AttentionArgs& args, int rows, int first_head) const {
+  __device__ __forceinline__ void Store(const AttentionArgs& args, int64_t token, int rows, int first_head) const {
     for (int i = threadIdx.x; i < rows * (kHeadDim / 4); i += blockDim.x) {
       const int row = i / (kHeadDim / 4), d = i % (kHeadDim / 4) * 4, head = first_head + row;
       const float4 v = Sum(row, d);
       const float factor = Factor(args, row, head);
-      *reinterpret_cast<uint2*>(args.out + static_cast<int64_t>(head) * kHeadDim + d) =
+      *reinterpret_cast<uint2*>(args.out + (token * args.heads + head) * kHeadDim + d) =
           uint2{PairFromFloats(v.x * factor, v.y * factor), PairFromFloats(v.z * factor, v.w * factor)};
     }
   }
@@ -99,8 +99,9 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   const int tiles = (group + kAttentionRows - 1) / kAttentionRows;
   const int kv_head = blockIdx.y / tiles, first_row = blockIdx.y % tiles * kAttentionRows, rows = min(kAttentionRows, group - first_row);
   const int first_head = kv_head * group + first_row, split = blockIdx.x;
+  const int64_t token = blockIdx.z, softmaxes = token * gridDim.y + blockIdx.y;
   AllowDependents();
-  const int last = *args.position, window = static_cast<int>(args.window);
+  const int last = args.positions[token], window = static_cast<int>(args.window);
   const int low = window > 0 ? max(0, last - window + 1) : 0;
   const int begin = low / kAttentionKeys * kAttentionKeys;
   const int key_tiles = (last - begin) / kAttentionKeys + 1, per_split = (key_tiles + kDecodeSplits - 1) / kDecodeSplits;
@@ -108,8 +109,9 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   if (split >= splits) return;
   const int from = begin + split * per_split * kAttentionKeys, end = min(from + per_split * kAttentionKeys, last + 1);
 
-  const uint16_t* keys = args.keys + kv_head * args.capacity * kHeadDim;
-  const uint16_t* values = args.values + kv_head * args.capacity * kHeadDim;
+  const int64_t slot = token * args.slot_stride + kv_head * args.capacity * kHeadDim;
+  const uint16_t* keys = args.keys + slot;
+  const uint16_t* values = args.values + slot;
   const auto fetch = [&](int tile, int stage) {
     CopyTile<128>(shared + stage * 2 * kTileBytes, keys, tile, end);
     CopyTile<128>(shared + stage * 2 * kTileBytes + kTileBytes, values, tile, end);
@@ -120,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   if (early) fetch(from, 0);
   WaitForPredecessor();
   if (!early) fetch(from, 0);
-  const auto query = [&](int row) { return args.q + static_cast<int64_t>(first_head + min(row, rows - 1)) * kHeadDim; };
+  const auto query = [&](int row) { return args.q + (token * args.heads + first_head + min(row, rows - 1)) * kHeadDim; };
   Queries queries;
   queries.Load(query(lane / 4), query(lane / 4 + 8), lane % 4);
   const int lows[2] = {low, low}, highs[2] = {last, last};
@@ -155,10 +157,10 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   const Merge<true> block{parts, 4, weights, totals};
   block.Weigh(rows);
   if (splits == 1) {
-    block.Store(args, rows, first_head);
+    block.Store(args, token, rows, first_head);
     return;
   }
-  float* all = args.partial + static_cast<int64_t>(blockIdx.y) * kDecodeSplits * Part<false>::kFloats;
+  float* all = args.partial + softmaxes * kDecodeSplits * Part<false>::kFloats;
   float* part = all + split * Part<false>::kFloats;
   for (int i = threadIdx.x; i < rows * (kHeadDim / 4); i += blockDim.x) {
     const int row = i / (kHeadDim / 4), d = i % (kHeadDim / 4) * 4;
@@ -168,13 +170,13 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __grid_
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    is_last = atomicAdd(args.arrivals + blockIdx.y, 1) == splits - 1;
+    is_last = atomicAdd(args.arrivals + softmaxes, 1) == splits - 1;
     __threadfence();
   }
   __syncthreads();
   if (!is_last) return;
-  if (threadIdx.x == 0) args.arrivals[blockIdx.y] = 0;
+  if (threadIdx.x == 0) args.arrivals[softmaxes] = 0;
   const Merge<false> whole{all, splits, weights, totals};
   whole.Weigh(rows);
-  whole.Store(args, rows, first_head);
+  whole.Store(args, token, rows, first_head);
 }
