@@ -120,7 +120,10 @@ Result<CompiledKernel> CompileKernel(const KernelSpec& spec, Arch arch) {
     return Status(ErrorCode::kCompile, fmt::format("the kernel {} was to be compiled, but NVRTC {} ({}) refused its source", spec.function,
                                                    nvrtc->version(), nvrtc->path));
   }
-  const std::vector<std::string> options = CompileOptions(spec, arch);
+  std::vector<std::string> options = CompileOptions(spec, arch);
+  // Where a driver is installed, NVRTC keeps what it compiled in a cache of its own and answers from it without the log, so registers and
+  // spills would read as none.
+  if (nvrtc->HasNoCacheOption()) options.emplace_back("--no-cache");
   std::vector<const char*> arguments;
   arguments.reserve(options.size());
   for (const std::string& option : options) arguments.push_back(option.c_str());

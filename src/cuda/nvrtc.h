@@ -35,6 +35,9 @@ struct NvrtcApi {
   int major = 0, minor = 0;    ///< its version
   std::vector<int> supported;  ///< compute capabilities that it compiles for, 90 for 9.0
 
+  /// NVRTC caches by itself, and takes --no-cache, from 12.9 on (reference of NVRTC, "Caching").
+  bool HasNoCacheOption() const { return major > 12 || (major == 12 && minor >= 9); }
+
   std::string version() const { return std::to_string(major) + "." + std::to_string(minor); }
 };
 
