@@ -13,7 +13,7 @@ namespace {
 using test::DeviceNumbers;
 using test::kGpu;
 
-constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 32, 48, 64, 65, 100, 128, 257, 1000};
+constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 32, 48, 64, 65, 100, 128, 257, 1000, 4096};
 
 // Tensor cores align the products of a step to the largest of them and of the running sum and cut off what lies below: sums of 22-bit
 // products (f16 by f16) lose up to 1.5e-6 of what was added at K = 704, where rounding would lose 1e-7. docs/NUMERICS.md.

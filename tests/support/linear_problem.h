@@ -1,8 +1,10 @@
 // A weight, activations and the expected product with the magnitudes that the tolerance is derived from.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "billfish/linear.h"
@@ -23,23 +25,31 @@ inline Expected Multiply(const PackedWeight& weight, const std::vector<float>& x
   const int64_t N = weight.N(), K = weight.K(), rows = offsets.back();
   const std::vector<float> w = DecodedF32(weight);
   Expected expected{rows, N, K, std::vector<double>(static_cast<size_t>(rows * N)), std::vector<double>(static_cast<size_t>(rows * N))};
-  for (int64_t e = 0; e < weight.E(); ++e) {
-    for (int64_t r = offsets[static_cast<size_t>(e)]; r < offsets[static_cast<size_t>(e) + 1]; ++r) {
-      const float* row = x.data() + (gather.empty() ? r : gather[static_cast<size_t>(r)]) * K;
-      for (int64_t n = 0; n < N; ++n) {
-        const float* weights = w.data() + (e * N + n) * K;
-        double sum = 0, magnitude = 0;
-        for (int64_t k = 0; k < K; ++k) {
-          const double product = static_cast<double>(weights[k]) * row[k];
-          sum += product;
-          magnitude += std::fabs(product);
-        }
-        const double b = bias.empty() ? 0.0 : bias[static_cast<size_t>(e * N + n)];
-        expected.values[static_cast<size_t>(r * N + n)] = sum + b;
-        expected.magnitude[static_cast<size_t>(r * N + n)] = magnitude + std::fabs(b);
+  const auto multiply_row = [&](int64_t r) {
+    const int64_t e = std::upper_bound(offsets.begin(), offsets.end(), r) - offsets.begin() - 1;
+    const float* row = x.data() + (gather.empty() ? r : gather[static_cast<size_t>(r)]) * K;
+    for (int64_t n = 0; n < N; ++n) {
+      const float* weights = w.data() + (e * N + n) * K;
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < K; ++k) {
+        const double product = static_cast<double>(weights[k]) * row[k];
+        sum += product;
+        magnitude += std::fabs(product);
       }
+      const double b = bias.empty() ? 0.0 : bias[static_cast<size_t>(e * N + n)];
+      expected.values[static_cast<size_t>(r * N + n)] = sum + b;
+      expected.magnitude[static_cast<size_t>(r * N + n)] = magnitude + std::fabs(b);
     }
+  };
+  const int64_t products = rows * N * K, threads = products < (1 << 24) ? 1 : std::max(1U, std::thread::hardware_concurrency());
+  std::vector<std::thread> others;
+  for (int64_t t = 1; t < threads; ++t) {
+    others.emplace_back([&, t] {
+      for (int64_t r = t; r < rows; r += threads) multiply_row(r);
+    });
   }
+  for (int64_t r = 0; r < rows; r += threads) multiply_row(r);
+  for (std::thread& other : others) other.join();
   return expected;
 }
 
