@@ -87,7 +87,8 @@ Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& opt
 Status SplitStep(ModelRun& run, int64_t tg, double budget_s, ExecContext& ctx) {
   if (Status status = run.cache.Truncate(tg / 2); !status.ok()) return status;
   const auto repetitions = static_cast<int>(std::clamp(budget_s * 1e6 / run.row.median_us, 5.0, 100.0));
-  const Result<StepProfile> profile = run.model.ProfileStep(run.ids[static_cast<size_t>(tg / 2)], run.cache, repetitions, ctx);
+  const Result<StepProfile> profile =
+      run.model.ProfileStep(std::span(run.ids).subspan(static_cast<size_t>(tg / 2), 1), run.cache, repetitions, ctx);
   if (!profile) return profile.error();
   run.row.weights_us = profile->weights_us;
   run.row.attention_us = profile->attention_us;

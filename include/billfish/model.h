@@ -110,7 +110,9 @@ struct RandomModel {
   uint64_t seed = 0;
 };
 
-/// Keys and values of one sequence, and the buffers of a forward call on it. Belongs to the Model that made it, which must outlive it.
+/// Keys and values of one or several sequences, each of its own length, and the buffers of a forward call on them. Belongs to the Model
+/// that made it, which must outlive it. In what follows `sequence` is one of 0 .. sequences() - 1, else kInvalidArgument or, where no
+/// Status is returned, 0.
 class KvCache {
  public:
   KvCache();
@@ -118,11 +120,12 @@ class KvCache {
   KvCache(KvCache&&) noexcept;
   KvCache& operator=(KvCache&&) noexcept;
 
-  int64_t length() const;    ///< tokens held
-  int64_t capacity() const;  ///< tokens it has room for
-  size_t bytes() const;      ///< of keys and values: on a CPU address space, memory comes as the sequence grows; on a GPU memory
-  /// Forgets the tokens from `length` on. kInvalidArgument unless 0 <= length <= length().
-  Status Truncate(int64_t length);
+  int64_t sequences() const;
+  int64_t length(int64_t sequence = 0) const;  ///< tokens held
+  int64_t capacity() const;                    ///< tokens that each sequence has room for
+  size_t bytes() const;  ///< of keys and values: on a CPU address space, memory comes as sequences grow; on a GPU memory
+  /// Forgets the tokens of a sequence from `length` on. kInvalidArgument unless 0 <= length <= length(sequence).
+  Status Truncate(int64_t length, int64_t sequence = 0);
 
   struct Impl;  ///< opaque
 
@@ -166,28 +169,42 @@ class Model {
   /// What ModelOptions::panel_cache did; all zero without one.
   const PanelStore::Report& panel_cache() const;
 
-  /// Room for max_tokens tokens. kInvalidArgument outside 1 .. max_context(), kOutOfMemory.
-  Result<KvCache> NewCache(int64_t max_tokens) const;
+  /// Room for `sequences` sequences of up to max_tokens tokens each. kInvalidArgument where max_tokens is outside 1 .. max_context() or
+  /// sequences outside 1 .. kMaxSequences, kOutOfMemory.
+  Result<KvCache> NewCache(int64_t max_tokens, int64_t sequences = 1) const;
 
-  /// Appends ids to the sequence of the cache. logits, f32: [T,V] for all ids (T = ids.size()), [1,V] for the last one only, or a view
+  /// Appends ids to one sequence of the cache. logits, f32: [T,V] for all ids (T = ids.size()), [1,V] for the last one only, or a view
   /// without data (TensorView()) for none. Rows may be strided. Long inputs run in chunks of kPrefillChunk tokens (kCudaPrefillChunk).
   /// The first calls grow ctx.workspace and the cache's buffers; a later call with no more ids allocates nothing.
   /// Deterministic, independent of ctx.threads.
   /// On a GPU the call is ordered on ctx.stream; logits on the host are there on return, logits on the device when the stream gets there.
   /// Buffers belong to the cache, ctx.workspace is not used.
-  /// Errors: kInvalidArgument (no ids, an id outside the vocabulary, more tokens than the cache has room for, a cache of another model),
-  /// kShapeMismatch (logits), kOutOfMemory. After an error the cache is as before the call.
-  Status Forward(std::span<const int32_t> ids, KvCache& cache, TensorView logits, ExecContext& ctx) const;
+  /// Errors: kInvalidArgument (no ids, an id outside the vocabulary, more tokens than the cache has room for, a cache of another model, no
+  /// such sequence), kShapeMismatch (logits), kOutOfMemory. After an error the cache is as before the call.
+  Status Forward(std::span<const int32_t> ids, KvCache& cache, TensorView logits, ExecContext& ctx, int64_t sequence = 0) const;
 
   /// Forward, then the id of the largest logit of the last token, the smaller id among equals. On a GPU the logits stay there.
-  Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache& cache, ExecContext& ctx) const;
+  Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache& cache, ExecContext& ctx, int64_t sequence = 0) const;
 
-  /// Times a step that appends `id`, `repetitions` times, and leaves the cache as long as it was. Medians. On a CPU clocks run between the
+  /// Appends ids[b] to sequence b of the cache, for the first B = ids.size() sequences, each at its own length: what B calls of Forward
+  /// would do, with one pass over the weights. logits, f32 [B,V]: row b is that of sequence b; rows may be strided; TensorView() for none.
+  /// A row depends on its own sequence alone, up to the rounding of another order of sums: that order may change with B and, in a mixture
+  /// of experts, with how many rows meet at an expert. A sequence that has ended may run along on any id after Truncate(0, b).
+  /// Streams and buffers as in Forward; on a GPU the first step of each B is recorded and later ones replay it (record_decode).
+  /// Errors: those of Forward, kInvalidArgument where B is more than cache.sequences(). After an error the cache is as before the call.
+  Status DecodeStep(std::span<const int32_t> ids, KvCache& cache, TensorView logits, ExecContext& ctx) const;
+
+  /// DecodeStep, then next[b] = the id of the largest logit of row b, the smaller id among equals. `next` holds B ids, else
+  /// kShapeMismatch, and may be the memory of ids. On a GPU the logits stay there, and the call waits for the ids.
+  Status DecodeStepGreedy(std::span<const int32_t> ids, KvCache& cache, std::span<int32_t> next, ExecContext& ctx) const;
+
+  /// Times a DecodeStep of ids, `repetitions` times, and leaves the cache as long as it was. Medians. On a CPU clocks run between the
   /// parts of the step. On a GPU the matrices and attention are recorded and replayed alone, and the rest is what the whole recorded
   /// step takes longer than both. For timing only: nothing else of the model knows of it.
-  /// Errors: those of Forward, kInvalidArgument unless repetitions >= 1.
-  Result<StepProfile> ProfileStep(int32_t id, KvCache& cache, int repetitions, ExecContext& ctx) const;
+  /// Errors: those of DecodeStep, kInvalidArgument unless repetitions >= 1.
+  Result<StepProfile> ProfileStep(std::span<const int32_t> ids, KvCache& cache, int repetitions, ExecContext& ctx) const;
 
+  static constexpr int64_t kMaxSequences = 64;  ///< of one cache
   static constexpr int64_t kPrefillChunk = 256;
   static constexpr int64_t kCudaPrefillChunk = 2048;  ///< many rows fill a GPU; logits of all of them leave it in smaller pieces
 

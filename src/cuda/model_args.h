@@ -111,12 +111,13 @@ struct LinearPlainArgs {
 
 inline constexpr int kArgmaxBlocks = 128;
 
-/// id = the place of the largest value, the first among equals; not-a-number only if all are, then 0.
+/// id[r] = the place of the largest value of row r, the first among equals; not-a-number only if all are, then 0.
 struct ArgmaxArgs {
-  const float* values = nullptr;
-  uint64_t* partial = nullptr;  ///< [kArgmaxBlocks]
-  int32_t* arrivals = nullptr;  ///< zero, zero again afterwards
-  int32_t* id = nullptr;
+  const float* values = nullptr;  ///< [rows][count]
+  uint64_t* partial = nullptr;    ///< [rows][kArgmaxBlocks]
+  int32_t* arrivals = nullptr;    ///< [rows] zeros, zero again afterwards
+  int32_t* id = nullptr;          ///< [rows]
+  int32_t rows = 1;
   int32_t count = 0;
 };
 

@@ -98,7 +98,7 @@ Status ModelOps::Swiglu(const SwigluArgs& args, CUstream stream) const {
 }
 
 Status ModelOps::Argmax(const ArgmaxArgs& args, CUstream stream) const {
-  return LaunchOne(argmax_, {.grid_x = kArgmaxBlocks, .threads = 256}, args, stream);
+  return LaunchOne(argmax_, {.grid_x = kArgmaxBlocks, .grid_y = static_cast<uint32_t>(args.rows), .threads = 256}, args, stream);
 }
 
 Result<LinearPlain> LinearPlain::Create(const GpuDevice& device) {

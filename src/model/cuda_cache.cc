@@ -47,27 +47,28 @@ size_t CudaScratch::Carve(const ModelConfig& c, std::byte* base) {
   take(expert_weights, tokens * c.top_k);
   take(expert_ids, tokens * c.top_k);
   take(logits, logit_rows * c.vocab);
-  take(partial, cuda::DecodePartialFloats(c.heads, c.kv_heads, c.head_dim));
-  take(argmax_partial, cuda::kArgmaxBlocks);
+  take(partial, std::min(tokens, sequences) * cuda::DecodePartialFloats(c.heads, c.kv_heads, c.head_dim));
+  take(argmax_partial, std::min(logit_rows, sequences) * cuda::kArgmaxBlocks);
   return used;
 }
 
 Result<CudaCache> CudaCache::Create(const ModelConfig& config, std::span<const float> frequencies, Device device, int64_t max_tokens,
-                                    int64_t chunk) {
+                                    int64_t sequences, int64_t chunk) {
   CudaCache cache;
   cache.device = device;
+  cache.sequences = sequences;
   cache.capacity = max_tokens;
   cache.chunk = chunk;
-  cache.layer_values = config.kv_heads * max_tokens * config.head_dim;
-  const auto values = static_cast<size_t>(cache.layer_values) * 2 * config.layers.size();
+  cache.scratch.sequences = sequences;
+  cache.sequence_values = config.kv_heads * max_tokens * config.head_dim;
+  const auto values = static_cast<size_t>(sequences * cache.sequence_values) * 2 * config.layers.size();
   BILLFISH_ASSIGN_OR_RETURN(cache.memory, DeviceBuffer::Allocate(device, values * sizeof(uint16_t)));
   BILLFISH_ASSIGN_OR_RETURN(cache.rope, RopeTables(config, frequencies, device, max_tokens));
-  const int64_t words = 1 + chunk + 2 + cuda::DecodeTiles(config.heads, config.kv_heads);
+  const int64_t words = chunk + sequences * (3 + cuda::DecodeTiles(config.heads, config.kv_heads));
   const std::vector<int32_t> zeros(static_cast<size_t>(words));
   BILLFISH_ASSIGN_OR_RETURN(cache.state, DeviceBuffer::Allocate(device, zeros.size() * sizeof(int32_t)));
   BILLFISH_RETURN_IF_ERROR(CopyTensor({cache.state.data(), DType::kI32, {words}, device}, {zeros.data(), DType::kI32, {words}}));
-  BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(device.index));
-  BILLFISH_ASSIGN_OR_RETURN(cache.row, cuda::PinnedBuffer::Allocate(*gpu, static_cast<size_t>(config.vocab) * sizeof(float)));
+  BILLFISH_RETURN_IF_ERROR(cache.ReserveRows(config, 1));
   BILLFISH_ASSIGN_OR_RETURN(cache.recorder, Stream::Create(device));
   return cache;
 }
@@ -75,10 +76,11 @@ Result<CudaCache> CudaCache::Create(const ModelConfig& config, std::span<const f
 Status CudaCache::Reserve(const ModelConfig& config, int64_t tokens, int64_t logit_rows, size_t workspace_bytes) {
   if (tokens > scratch.tokens || logit_rows > scratch.logit_rows) {
     CudaScratch wanted;
+    wanted.sequences = sequences;
     wanted.tokens = std::max(tokens, scratch.tokens);
     wanted.logit_rows = std::max(logit_rows, scratch.logit_rows);
     const size_t bytes = wanted.Carve(config, nullptr);
-    decode = CudaGraph();
+    decode.clear();
     scratch = CudaScratch();
     buffers = DeviceBuffer();  // given back first: both need not fit
     BILLFISH_ASSIGN_OR_RETURN(buffers, DeviceBuffer::Allocate(device, bytes));
@@ -86,19 +88,29 @@ Status CudaCache::Reserve(const ModelConfig& config, int64_t tokens, int64_t log
     scratch = wanted;
   }
   if (workspace_bytes > workspace.bytes()) {
-    decode = CudaGraph();
+    decode.clear();
     workspace = DeviceBuffer();
     BILLFISH_ASSIGN_OR_RETURN(workspace, DeviceBuffer::Allocate(device, workspace_bytes));
   }
   return OkStatus();
 }
 
-Status CudaCache::Begin(std::span<const int32_t> tokens, int64_t place, CudaStream stream) const {
-  std::vector<int32_t> words = {static_cast<int32_t>(place)};
+Status CudaCache::ReserveRows(const ModelConfig& config, int64_t count) {
+  if (count <= host_rows) return OkStatus();
+  BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(device.index));
+  BILLFISH_ASSIGN_OR_RETURN(rows, cuda::PinnedBuffer::Allocate(*gpu, static_cast<size_t>(count * config.vocab) * sizeof(float)));
+  host_rows = count;
+  return OkStatus();
+}
+
+Status CudaCache::Begin(std::span<const int32_t> tokens, std::span<const int64_t> lengths, CudaStream stream) const {
+  std::vector<int32_t> words;
+  words.reserve(lengths.size() + tokens.size());
+  for (const int64_t length : lengths) words.push_back(static_cast<int32_t>(length));
   words.insert(words.end(), tokens.begin(), tokens.end());
   BILLFISH_ASSIGN_OR_RETURN(const cuda::DriverApi* api, cuda::Driver());
   // The driver keeps a copy of pageable memory before it returns.
-  return cuda::Check(api->MemcpyHtoDAsync(reinterpret_cast<cuda::CUdeviceptr>(position()), words.data(), words.size() * sizeof(int32_t),
+  return cuda::Check(api->MemcpyHtoDAsync(reinterpret_cast<cuda::CUdeviceptr>(positions()), words.data(), words.size() * sizeof(int32_t),
                                           static_cast<cuda::CUstream>(stream)),
                      "copying token ids to the device");
 }

@@ -28,12 +28,15 @@ int32_t Int(int64_t value) { return static_cast<int32_t>(value); }
 // part, which then reads what earlier calls left.
 class CudaRunner::Call {
  public:
-  Call(const CudaRunner& runner, const CudaCache& cache, int64_t tokens, CudaStream stream, std::optional<StepPart> only = std::nullopt)
+  Call(const CudaRunner& runner, const CudaCache& cache, const NewTokens& tokens, CudaStream stream,
+       std::optional<StepPart> only = std::nullopt)
       : runner_(runner),
         config_(runner.model_->config),
         cache_(cache),
         s_(cache.scratch),
-        T_(tokens),
+        first_(tokens.first),
+        decodes_(tokens.per_sequence() == 1),
+        T_(tokens.rows()),
         stream_(static_cast<CUstream>(stream)),
         workspace_(cache.workspace.span()),
         ctx_{workspace_, 1, stream},
@@ -58,6 +61,8 @@ class CudaRunner::Call {
   const ModelConfig& config_;
   const CudaCache& cache_;
   const CudaScratch& s_;
+  int64_t first_;  // sequence
+  bool decodes_;   // each row continues a sequence of its own
   int64_t T_;
   CUstream stream_;
   Workspace workspace_;
@@ -87,40 +92,60 @@ Status CudaRunner::Call::Attend(const Layer& layer, const LayerVectors& vectors,
 // From qkv to the input of o.
 Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors, int64_t index) {
   const int64_t D = config_.head_dim;
-  const float* cosines = reinterpret_cast<const float*>(cache_.rope.data());
-  cuda::RopeArgs rope;
-  rope.qkv = s_.qkv;
-  rope.q_norm = vectors.q_norm;
-  rope.k_norm = vectors.k_norm;
-  rope.cosines = cosines;
-  rope.sines = cosines + cache_.capacity * config_.rope.dim / 2;
-  rope.positions = cache_.position();
-  rope.q = s_.q;
-  rope.keys = cache_.Keys(index);
-  rope.values = cache_.Values(index);
-  rope.capacity = cache_.capacity;
-  rope.eps = config_.norm_eps;
-  rope.T = Int(T_);
-  rope.heads = Int(config_.heads);
-  rope.kv_heads = Int(config_.kv_heads);
-  rope.D = Int(D);
-  BILLFISH_RETURN_IF_ERROR(runner_.ops_.Rope(rope, stream_));
-  cuda::AttentionArgs attention;
-  attention.q = s_.q;
-  attention.keys = cache_.Keys(index);
-  attention.values = cache_.Values(index);
-  attention.sinks = vectors.sinks;
-  attention.positions = cache_.position();
-  attention.out = s_.input;
-  attention.partial = s_.partial;
-  attention.arrivals = cache_.attention_arrivals();
-  attention.capacity = cache_.capacity;
-  attention.window = layer.config.window;
-  attention.scale = 1.0f / std::sqrt(static_cast<float>(D));
-  attention.T = Int(T_);
-  attention.heads = Int(config_.heads);
-  attention.kv_heads = Int(config_.kv_heads);
-  return T_ == 1 ? runner_.ops_.AttentionDecode(attention, stream_) : runner_.ops_.AttentionPrefill(attention, stream_);
+  const float *cosines = reinterpret_cast<const float*>(cache_.rope.data()), *sines = cosines + cache_.capacity * config_.rope.dim / 2;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+  if (decodes_) {
+    return runner_.ops_.AttentionDecode({.qkv = s_.qkv,
+                                         .q_norm = vectors.q_norm,
+                                         .k_norm = vectors.k_norm,
+                                         .cosines = cosines,
+                                         .sines = sines,
+                                         .sinks = vectors.sinks,
+                                         .positions = cache_.positions() + first_,
+                                         .keys = cache_.Keys(index, first_),
+                                         .values = cache_.Values(index, first_),
+                                         .out = s_.input,
+                                         .partial = s_.partial,
+                                         .arrivals = cache_.attention_arrivals(),
+                                         .capacity = cache_.capacity,
+                                         .slot_stride = cache_.sequence_values,
+                                         .window = layer.config.window,
+                                         .scale = scale,
+                                         .eps = config_.norm_eps,
+                                         .T = Int(T_),
+                                         .heads = Int(config_.heads),
+                                         .kv_heads = Int(config_.kv_heads)},
+                                        stream_);
+  }
+  BILLFISH_RETURN_IF_ERROR(runner_.ops_.Rope({.qkv = s_.qkv,
+                                              .q_norm = vectors.q_norm,
+                                              .k_norm = vectors.k_norm,
+                                              .cosines = cosines,
+                                              .sines = sines,
+                                              .position = cache_.positions() + first_,
+                                              .q = s_.q,
+                                              .keys = cache_.Keys(index, first_),
+                                              .values = cache_.Values(index, first_),
+                                              .capacity = cache_.capacity,
+                                              .eps = config_.norm_eps,
+                                              .T = Int(T_),
+                                              .heads = Int(config_.heads),
+                                              .kv_heads = Int(config_.kv_heads),
+                                              .D = Int(D)},
+                                             stream_));
+  return runner_.ops_.AttentionPrefill({.q = s_.q,
+                                        .keys = cache_.Keys(index, first_),
+                                        .values = cache_.Values(index, first_),
+                                        .sinks = vectors.sinks,
+                                        .position = cache_.positions() + first_,
+                                        .out = s_.input,
+                                        .capacity = cache_.capacity,
+                                        .window = layer.config.window,
+                                        .scale = scale,
+                                        .T = Int(T_),
+                                        .heads = Int(config_.heads),
+                                        .kv_heads = Int(config_.kv_heads)},
+                                       stream_);
 }
 
 Status CudaRunner::Call::Dense(const Layer& layer) {
@@ -234,8 +259,8 @@ Status CudaRunner::UploadEmbedding(Embedding& embedding) {
   return OkStatus();
 }
 
-Result<CudaCache> CudaRunner::NewCache(int64_t max_tokens) const {
-  return CudaCache::Create(model_->config, frequencies_, device_, max_tokens, Model::kCudaPrefillChunk);
+Result<CudaCache> CudaRunner::NewCache(int64_t max_tokens, int64_t sequences) const {
+  return CudaCache::Create(model_->config, frequencies_, device_, max_tokens, sequences, Model::kCudaPrefillChunk);
 }
 
 size_t CudaRunner::WorkspaceBytes(int64_t tokens, int64_t logit_rows) const {
@@ -255,42 +280,62 @@ size_t CudaRunner::WorkspaceBytes(int64_t tokens, int64_t logit_rows) const {
   return std::max(bytes, model_->lm_head.WorkspaceBytes(logit_rows));
 }
 
-// The last token's logits to the scratch: as a graph if it is the only one.
-Status CudaRunner::RunLast(std::span<const int32_t> ids, KvCache::Impl& cache, CudaStream stream) const {
-  const auto T = static_cast<int64_t>(ids.size());
+// The logits of the last token of each sequence to the scratch: as a graph if they are the only ones.
+Status CudaRunner::RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaStream stream) const {
   CudaCache& gpu_cache = *cache.cuda;
+  const int64_t T = tokens.rows(), rows = tokens.sequences;
   BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
-  BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, T, 1, WorkspaceBytes(T, 1)));
-  const TensorView row(gpu_cache.scratch.logits, DType::kF32, {1, model_->config.vocab}, device_);
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, T, rows, WorkspaceBytes(T, rows)));
+  const TensorView logits(gpu_cache.scratch.logits, DType::kF32, {rows, model_->config.vocab}, device_);
   const auto launch = [&](CudaStream on) -> Status {
-    Call call(*this, gpu_cache, T, on);
+    Call call(*this, gpu_cache, tokens, on);
     BILLFISH_RETURN_IF_ERROR(call.Layers());
-    return call.Logits(T - 1, 1, row);
+    return call.Logits(T - rows, rows, logits);
   };
-  if (T == 1 && record_decode_ && gpu_cache.decode.empty()) {
-    BILLFISH_ASSIGN_OR_RETURN(gpu_cache.decode, CudaGraph::Capture(gpu_cache.recorder, [&] { return launch(gpu_cache.recorder.get()); }));
+  if (!record_decode_ || tokens.per_sequence() > 1) {
+    BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, stream));
+    return launch(stream);
   }
-  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(ids, cache.length, stream));
-  return T == 1 && record_decode_ ? gpu_cache.decode.Launch(stream) : launch(stream);
+  CudaGraph& graph = gpu_cache.decode[{tokens.first, rows}];
+  if (graph.empty()) {
+    BILLFISH_ASSIGN_OR_RETURN(graph, CudaGraph::Capture(gpu_cache.recorder, [&] { return launch(gpu_cache.recorder.get()); }));
+  }
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, stream));
+  return graph.Launch(stream);
 }
 
-Status CudaRunner::Forward(std::span<const int32_t> ids, KvCache::Impl& cache, TensorView logits, ExecContext& ctx) const {
-  const auto T = static_cast<int64_t>(ids.size()), V = model_->config.vocab;
+// The first rows of the scratch's logits to where the caller wants them.
+Status CudaRunner::DeliverRows(int64_t count, CudaCache& cache, TensorView logits, CudaStream stream) const {
+  const int64_t V = model_->config.vocab;
+  const ConstTensorView rows(cache.scratch.logits, DType::kF32, {count, V}, device_);
+  if (logits.device().kind == Device::Kind::kCuda) {
+    for (int64_t row = 0; row < count; ++row) {
+      BILLFISH_RETURN_IF_ERROR(CopyTensor({logits.as<float>() + row * logits.stride(0), DType::kF32, {V}, device_},
+                                          {cache.scratch.logits + row * V, DType::kF32, {V}, device_}, stream));
+    }
+    return OkStatus();
+  }
+  BILLFISH_RETURN_IF_ERROR(cache.ReserveRows(model_->config, count));
+  BILLFISH_RETURN_IF_ERROR(CopyTensor({cache.rows.as<float>(), DType::kF32, {count, V}}, rows, stream));
+  for (int64_t row = 0; row < count; ++row) {
+    std::memcpy(logits.as<float>() + row * logits.stride(0), cache.rows.as<float>() + row * V, static_cast<size_t>(V) * sizeof(float));
+  }
+  return OkStatus();
+}
+
+Status CudaRunner::Forward(const NewTokens& tokens, KvCache::Impl& cache, TensorView logits, ExecContext& ctx) const {
+  const int64_t T = tokens.rows(), V = model_->config.vocab;
   CudaCache& gpu_cache = *cache.cuda;
   const bool to_device = logits.device().kind == Device::Kind::kCuda;
-  if (logits.data() != nullptr && logits.dim(0) == 1) {
-    BILLFISH_RETURN_IF_ERROR(RunLast(ids, cache, ctx.stream));
-    const ConstTensorView row(gpu_cache.scratch.logits, DType::kF32, {1, V}, device_);
-    if (to_device) return CopyTensor({logits.mutable_data(), DType::kF32, {1, V}, logits.device()}, row, ctx.stream);
-    BILLFISH_RETURN_IF_ERROR(CopyTensor({gpu_cache.row.as<float>(), DType::kF32, {1, V}}, row, ctx.stream));
-    std::memcpy(logits.mutable_data(), gpu_cache.row.as<float>(), static_cast<size_t>(V) * sizeof(float));
-    return OkStatus();
+  if (logits.data() != nullptr && logits.dim(0) == tokens.sequences) {
+    BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, ctx.stream));
+    return DeliverRows(tokens.sequences, gpu_cache, logits, ctx.stream);
   }
   const int64_t step = logits.data() == nullptr ? 0 : std::min(T, kLogitRows);
   BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
   BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, T, to_device ? 0 : step, WorkspaceBytes(T, step)));
-  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(ids, cache.length, ctx.stream));
-  Call call(*this, gpu_cache, T, ctx.stream);
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, ctx.stream));
+  Call call(*this, gpu_cache, tokens, ctx.stream);
   BILLFISH_RETURN_IF_ERROR(call.Layers());
   for (int64_t first = 0; step > 0 && first < T; first += step) {
     const int64_t rows = std::min(step, T - first);
@@ -313,32 +358,33 @@ Status CudaRunner::Forward(std::span<const int32_t> ids, KvCache::Impl& cache, T
   return OkStatus();
 }
 
-Result<int32_t> CudaRunner::ForwardGreedy(std::span<const int32_t> ids, KvCache::Impl& cache, ExecContext& ctx) const {
-  BILLFISH_RETURN_IF_ERROR(RunLast(ids, cache, ctx.stream));
+Status CudaRunner::ForwardGreedy(const NewTokens& tokens, KvCache::Impl& cache, std::span<int32_t> next, ExecContext& ctx) const {
+  BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, ctx.stream));
   const CudaCache& gpu_cache = *cache.cuda;
   BILLFISH_RETURN_IF_ERROR(ops_.Argmax({.values = gpu_cache.scratch.logits,
                                         .partial = gpu_cache.scratch.argmax_partial,
                                         .arrivals = gpu_cache.argmax_arrivals(),
-                                        .id = gpu_cache.argmax_id(),
+                                        .id = gpu_cache.argmax_ids(),
+                                        .rows = Int(tokens.sequences),
                                         .count = Int(model_->config.vocab)},
                                        static_cast<CUstream>(ctx.stream)));
-  int32_t id = 0;
-  BILLFISH_RETURN_IF_ERROR(CopyTensor({&id, DType::kI32, {1}}, {gpu_cache.argmax_id(), DType::kI32, {1}, device_}, ctx.stream));
-  return id;
+  const auto count = static_cast<int64_t>(next.size());
+  return CopyTensor({next.data(), DType::kI32, {count}}, {gpu_cache.argmax_ids(), DType::kI32, {count}, device_}, ctx.stream);
 }
 
-Result<StepProfile> CudaRunner::ProfileStep(int32_t id, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const {
+Result<StepProfile> CudaRunner::ProfileStep(const NewTokens& tokens, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const {
   CudaCache& gpu_cache = *cache.cuda;
+  const int64_t rows = tokens.rows();
   BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
-  BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, 1, 1, WorkspaceBytes(1, 1)));
-  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin({&id, 1}, cache.length, ctx.stream));
-  const TensorView row(gpu_cache.scratch.logits, DType::kF32, {1, model_->config.vocab}, device_);
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Reserve(model_->config, rows, rows, WorkspaceBytes(rows, rows)));
+  BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, ctx.stream));
+  const TensorView logits(gpu_cache.scratch.logits, DType::kF32, {rows, model_->config.vocab}, device_);
   BILLFISH_ASSIGN_OR_RETURN(CudaTimer timer, CudaTimer::Create(device_));
   const auto time = [&](std::optional<StepPart> only) -> Result<double> {
     BILLFISH_ASSIGN_OR_RETURN(const CudaGraph graph, CudaGraph::Capture(gpu_cache.recorder, [&]() -> Status {
-                                Call call(*this, gpu_cache, 1, gpu_cache.recorder.get(), only);
+                                Call call(*this, gpu_cache, tokens, gpu_cache.recorder.get(), only);
                                 BILLFISH_RETURN_IF_ERROR(call.Layers());
-                                return call.Logits(0, 1, row);
+                                return call.Logits(0, rows, logits);
                               }));
     constexpr int kWarmUp = 2;
     std::vector<double> times;

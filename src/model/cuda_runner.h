@@ -1,7 +1,7 @@
 // The forward call of a model on one GPU: its small tensors there, and the order of the kernels.
 //
 // The residual stream is fp32; every matrix reads bf16 and answers in fp32, which the next step (norm, rope, activation, residual sum)
-// rounds once. One token is a recorded graph that reads its id and position from device memory.
+// rounds once. A decode step is a recorded graph that reads ids and positions from device memory.
 #pragma once
 
 #include <memory>
@@ -23,15 +23,15 @@ class CudaRunner {
   /// kUnsupported for heads that the attention kernels do not take.
   static Result<std::unique_ptr<CudaRunner>> Create(LoadedModel& model, std::vector<float> frequencies, Device device, bool record_decode);
 
-  Result<CudaCache> NewCache(int64_t max_tokens) const;
+  Result<CudaCache> NewCache(int64_t max_tokens, int64_t sequences) const;
 
-  /// ids (at most kCudaPrefillChunk) at positions cache.length .. as ForwardChunk does. logits: on the host (the call waits for them), on
-  /// the device (it does not), or without data.
-  Status Forward(std::span<const int32_t> ids, KvCache::Impl& cache, TensorView logits, ExecContext& ctx) const;
-  /// The same, then the id of the largest logit of the last token.
-  Result<int32_t> ForwardGreedy(std::span<const int32_t> ids, KvCache::Impl& cache, ExecContext& ctx) const;
-  /// See Model::ProfileStep. Writes the place after the last token of the cache, which no call reads before it writes it.
-  Result<StepProfile> ProfileStep(int32_t id, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const;
+  /// Tokens (at most kCudaPrefillChunk of one sequence, or one of each) as ForwardChunk takes them. logits: on the host (the call waits
+  /// for them), on the device (it does not), or without data.
+  Status Forward(const NewTokens& tokens, KvCache::Impl& cache, TensorView logits, ExecContext& ctx) const;
+  /// The same, then the id of the largest logit of the last token of each sequence.
+  Status ForwardGreedy(const NewTokens& tokens, KvCache::Impl& cache, std::span<int32_t> next, ExecContext& ctx) const;
+  /// See Model::ProfileStep. Writes the places after the last tokens of the cache, which no call reads before it writes them.
+  Result<StepProfile> ProfileStep(const NewTokens& tokens, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const;
 
  private:
   struct LayerVectors {
@@ -42,7 +42,8 @@ class CudaRunner {
   Status UploadVectors();
   Status UploadEmbedding(Embedding& embedding);
   size_t WorkspaceBytes(int64_t tokens, int64_t logit_rows) const;
-  Status RunLast(std::span<const int32_t> ids, KvCache::Impl& cache, CudaStream stream) const;
+  Status RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaStream stream) const;
+  Status DeliverRows(int64_t count, CudaCache& cache, TensorView logits, CudaStream stream) const;
 
   LoadedModel* model_ = nullptr;
   const cuda::GpuDevice* gpu_ = nullptr;

@@ -58,18 +58,18 @@ struct Scratch {
 
 class Chunk {
  public:
-  Chunk(const LoadedModel& model, std::span<const int32_t> ids, KvCache::Impl& cache, DType activation, ExecContext& ctx,
-        const Scratch& scratch, StepClock* clock)
+  Chunk(const LoadedModel& model, const NewTokens& tokens, KvCache::Impl& cache, DType activation, ExecContext& ctx, const Scratch& scratch,
+        StepClock* clock)
       : model_(model),
         config_(model.config),
-        ids_(ids),
+        tokens_(tokens),
         cache_(cache),
         bf16_(activation == DType::kBF16),
         activation_(activation),
         ctx_(ctx),
         s_(scratch),
         clock_(clock),
-        T_(static_cast<int64_t>(ids.size())) {}
+        T_(tokens.rows()) {}
 
   void Begin(std::span<const float> frequencies);
   Status RunLayer(const Layer& layer, int64_t index);
@@ -84,7 +84,9 @@ class Chunk {
   void AddDelta();
   void PlaceKeysAndValues(const Layer& layer, int64_t index);
   void Attend(const Layer& layer, int64_t index);
-  void AttendTile(const Layer& layer, int64_t index, int64_t kv_head, int64_t tile, float* accumulator);
+  void AttendTile(const Layer& layer, int64_t index, int64_t sequence, int64_t kv_head, int64_t tile, float* accumulator);
+  // Of row t of the chunk, in its sequence.
+  int64_t Position(int64_t t) const { return cache_.length(tokens_.SequenceOf(t)) + t % tokens_.per_sequence(); }
   Status Dense(const Layer& layer);
   Status Experts(const Layer& layer);
   void Lap(StepPart part) const {
@@ -95,7 +97,7 @@ class Chunk {
 
   const LoadedModel& model_;
   const ModelConfig& config_;
-  std::span<const int32_t> ids_;
+  const NewTokens& tokens_;
   KvCache::Impl& cache_;
   bool bf16_;
   DType activation_;
@@ -111,9 +113,10 @@ void Chunk::Begin(std::span<const float> frequencies) {
   const auto factor = static_cast<float>(config_.rope.attention_factor);
   ParallelFor(Threads(T_ * H), T_, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      model_.embedding.Row(ids_[static_cast<size_t>(t)], s_.x + t * H);
+      model_.embedding.Row(tokens_.ids[static_cast<size_t>(t)], s_.x + t * H);
+      const auto position = static_cast<float>(Position(t));
       for (int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(cache_.length + t) * frequencies[static_cast<size_t>(i)];
+        const float angle = position * frequencies[static_cast<size_t>(i)];
         s_.cos[t * half + i] = std::cos(angle) * factor;
         s_.sin[t * half + i] = std::sin(angle) * factor;
       }
@@ -151,29 +154,30 @@ void Chunk::PlaceKeysAndValues(const Layer& layer, int64_t index) {
         }
       }
       for (int64_t head = 0; head < kv_heads; ++head) {
-        cache_.Put(index, head, cache_.length + t, row + (q_heads + head) * D, row + (q_heads + kv_heads + head) * D);
+        cache_.Put(tokens_.SequenceOf(t), index, head, Position(t), row + (q_heads + head) * D, row + (q_heads + kv_heads + head) * D);
       }
     }
   });
 }
 
-void Chunk::AttendTile(const Layer& layer, int64_t index, int64_t kv_head, int64_t tile_index, float* accumulator) {
+// Tiles hold rows of one sequence, the one counted from the first of the chunk.
+void Chunk::AttendTile(const Layer& layer, int64_t index, int64_t sequence, int64_t kv_head, int64_t tile_index, float* accumulator) {
   const int64_t D = config_.head_dim, group = config_.heads / config_.kv_heads;
   const int64_t width = (config_.heads + 2 * config_.kv_heads) * D, out_width = config_.heads * config_.v_head_dim;
   AttentionTile tile;
-  tile.keys = cache_.Keys(index, kv_head);
-  tile.values = cache_.Values(index, kv_head);
+  tile.keys = cache_.Keys(tokens_.first + sequence, index, kv_head);
+  tile.values = cache_.Values(tokens_.first + sequence, index, kv_head);
   tile.qk_dim = D;
   tile.v_dim = config_.v_head_dim;
   tile.v_stride = cache_.v_stride;
   tile.accumulator = accumulator;
   tile.bf16 = bf16_;
   tile.has_sink = !layer.sinks.empty();
-  const int64_t begin = tile_index * AttentionTile::kRows, end = std::min(begin + AttentionTile::kRows, T_ * group);
+  const int64_t begin = tile_index * AttentionTile::kRows, end = std::min(begin + AttentionTile::kRows, tokens_.per_sequence() * group);
   tile.rows = static_cast<int>(end - begin);
   for (int64_t i = begin; i < end; ++i) {
     const auto r = static_cast<size_t>(i - begin);
-    const int64_t t = i / group, head = kv_head * group + i % group, position = cache_.length + t;
+    const int64_t t = sequence * tokens_.per_sequence() + i / group, head = kv_head * group + i % group, position = Position(t);
     tile.q[r] = s_.qkv + t * width + head * D;
     tile.last[r] = position;
     tile.first[r] = layer.config.window > 0 ? std::max<int64_t>(0, position - layer.config.window + 1) : 0;
@@ -187,16 +191,19 @@ void Chunk::AttendTile(const Layer& layer, int64_t index, int64_t kv_head, int64
 
 void Chunk::Attend(const Layer& layer, int64_t index) {
   const int64_t group = config_.heads / config_.kv_heads;
-  const int64_t tiles = (T_ * group + AttentionTile::kRows - 1) / AttentionTile::kRows;
-  const int64_t items = tiles * config_.kv_heads;
-  const int64_t work = T_ * config_.heads * config_.head_dim * (cache_.length + T_);
+  const int64_t tiles = (tokens_.per_sequence() * group + AttentionTile::kRows - 1) / AttentionTile::kRows;
+  const int64_t columns = tokens_.sequences * config_.kv_heads, items = tiles * columns;
+  int64_t keys = 0;
+  for (int64_t t = 0; t < T_; ++t) keys += Position(t) + 1;
+  const int64_t work = config_.heads * config_.head_dim * keys;
   const int threads = static_cast<int>(std::min<int64_t>(items, Threads(work / 16)));
   std::atomic<int64_t> next{0};
   RunOnThreads(threads, [&](int thread) {
     float* accumulator = s_.accumulators + int64_t{thread} * AttentionTile::kRows * cache_.v_stride;
     // Late tiles see the most keys, so they go first.
     for (int64_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) {
-      AttendTile(layer, index, item % config_.kv_heads, tiles - 1 - item / config_.kv_heads, accumulator);
+      const int64_t column = item % columns;
+      AttendTile(layer, index, column / config_.kv_heads, column % config_.kv_heads, tiles - 1 - item / columns, accumulator);
     }
   });
 }
@@ -220,7 +227,7 @@ Status Chunk::Experts(const Layer& layer) {
   BILLFISH_RETURN_IF_ERROR(layer.router->Forward(Input(T_, config_.hidden), logits, ctx_));
   Lap(StepPart::kWeights);
   const Routing routing{{s_.expert_ids, DType::kI32, {T_, config_.top_k}}, {s_.expert_weights, DType::kF32, {T_, config_.top_k}}};
-  BILLFISH_RETURN_IF_ERROR(RouteTopK(logits, *config_.router, ids_, routing, ctx_));
+  BILLFISH_RETURN_IF_ERROR(RouteTopK(logits, *config_.router, tokens_.ids, routing, ctx_));
   Lap(StepPart::kOther);
   return layer.experts->Forward(Input(T_, config_.hidden), routing, {s_.delta, DType::kF32, {T_, config_.hidden}}, ctx_);
 }
@@ -272,14 +279,14 @@ size_t WorkspaceFor(const LoadedModel& model, int64_t T, int64_t logit_rows) {
 
 }  // namespace
 
-Status ForwardChunk(const LoadedModel& model, std::span<const float> frequencies, std::span<const int32_t> ids, KvCache::Impl& cache,
+Status ForwardChunk(const LoadedModel& model, std::span<const float> frequencies, const NewTokens& tokens, KvCache::Impl& cache,
                     TensorView logits, DType activation, ExecContext& ctx, StepClock* clock) {
   if (clock != nullptr) clock->Start();
-  const auto T = static_cast<int64_t>(ids.size());
+  const int64_t T = tokens.rows();
   BILLFISH_RETURN_IF_ERROR(ctx.workspace.Reserve(WorkspaceFor(model, T, logits.data() == nullptr ? 0 : logits.dim(0))));
   BILLFISH_RETURN_IF_ERROR(cache.scratch.Reserve(Scratch(model.config, cache, T, ctx.threads, nullptr).bytes));
   const Scratch scratch(model.config, cache, T, ctx.threads, cache.scratch.memory().data());
-  Chunk chunk(model, ids, cache, activation, ctx, scratch, clock);
+  Chunk chunk(model, tokens, cache, activation, ctx, scratch, clock);
   chunk.Begin(frequencies);
   for (size_t index = 0; index < model.layers.size(); ++index) {
     if (Status status = chunk.RunLayer(model.layers[index], static_cast<int64_t>(index)); !status.ok()) return status;

@@ -9,10 +9,10 @@
 
 namespace billfish::model {
 
-/// Runs ids (at most Model::kPrefillChunk) at positions cache.length .. and writes their keys and values; the length is left to the
-/// caller. logits: [T,V], [1,V] (the last token) or without data. Grows cache.scratch and ctx.workspace when a chunk is larger than
-/// any before. `clock` (null = none) is started and told of every part.
-Status ForwardChunk(const LoadedModel& model, std::span<const float> frequencies, std::span<const int32_t> ids, KvCache::Impl& cache,
+/// Runs the tokens (at most Model::kPrefillChunk) at the ends of their sequences and writes their keys and values; the lengths are left to
+/// the caller. logits: one row for each token, for the last one only, or without data. Grows cache.scratch and ctx.workspace when a chunk
+/// is larger than any before. `clock` (null = none) is started and told of every part.
+Status ForwardChunk(const LoadedModel& model, std::span<const float> frequencies, const NewTokens& tokens, KvCache::Impl& cache,
                     TensorView logits, DType activation, ExecContext& ctx, StepClock* clock = nullptr);
 
 }  // namespace billfish::model

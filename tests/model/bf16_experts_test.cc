@@ -129,7 +129,7 @@ Floats GptOssExpertsInBf16::Run(const ExpertBlock& block) {
   EXPECT_TRUE(workspace.Reserve(size_t{1} << 24).ok());
   KvCache::Impl cache;
   cache.layers = static_cast<int64_t>(model_.layers.size());
-  cache.kv_heads = c.kv_heads, cache.head_dim = D, cache.v_dim = c.v_head_dim, cache.max_tokens = T;
+  cache.kv_heads = c.kv_heads, cache.head_dim = D, cache.v_dim = c.v_head_dim, cache.lengths = {0}, cache.max_tokens = T;
   EXPECT_TRUE(cache.Allocate().ok());
   const Floats frequencies = RopeFrequencies(c.rope);
   const auto factor = static_cast<float>(c.rope.attention_factor);
@@ -163,14 +163,15 @@ Floats GptOssExpertsInBf16::Run(const ExpertBlock& block) {
         for (int64_t d = 0; d < D && head < c.heads; ++d) values[d] *= 1.0f / std::sqrt(static_cast<float>(D));
       }
       for (int64_t head = 0; head < c.kv_heads; ++head) {
-        cache.Put(index, head, t, &qkv[Size(t * width + (c.heads + head) * D)], &qkv[Size(t * width + (c.heads + c.kv_heads + head) * D)]);
+        cache.Put(0, index, head, t, &qkv[Size(t * width + (c.heads + head) * D)],
+                  &qkv[Size(t * width + (c.heads + c.kv_heads + head) * D)]);
       }
     }
     for (int64_t i = 0; i < T * c.heads; ++i) {
       const int64_t t = i / c.heads, head = i % c.heads, kv_head = head / (c.heads / c.kv_heads);
       AttentionTile tile;
       tile.rows = 1;
-      tile.keys = cache.Keys(index, kv_head), tile.values = cache.Values(index, kv_head);
+      tile.keys = cache.Keys(0, index, kv_head), tile.values = cache.Values(0, index, kv_head);
       tile.qk_dim = D, tile.v_dim = c.v_head_dim, tile.v_stride = cache.v_stride, tile.accumulator = accumulator.data();
       tile.q[0] = &qkv[Size(t * width + head * D)];
       tile.last[0] = t, tile.first[0] = layer.config.window > 0 ? std::max<int64_t>(0, t - layer.config.window + 1) : 0;

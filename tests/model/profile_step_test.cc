@@ -40,7 +40,7 @@ TEST_P(ProfileStep, SplitsTheTimeOfAStep) {
     auto cache = model.NewCache(16);
     ASSERT_TRUE(cache);
     const auto begin = std::chrono::steady_clock::now();
-    const auto profile = model.ProfileStep(7, *cache, 5, ctx_);
+    const auto profile = model.ProfileStep(std::vector<int32_t>{7}, *cache, 5, ctx_);
     const double us = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
     ASSERT_TRUE(profile) << profile.error().message();
     EXPECT_GT(profile->weights_us, 0) << folder;
@@ -62,7 +62,7 @@ TEST_P(ProfileStep, LeavesTheSequenceAsItWas) {
       const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
       EXPECT_TRUE(model.Forward(prompt, *cache, TensorView(), ctx_).ok());
       if (profiled) {
-        const auto profile = model.ProfileStep(9, *cache, 3, ctx_);
+        const auto profile = model.ProfileStep(std::vector<int32_t>{9}, *cache, 3, ctx_);
         EXPECT_TRUE(profile) << profile.error().message();
         EXPECT_EQ(cache->length(), 5);
       }
@@ -81,7 +81,7 @@ TEST_P(ProfileStep, RefusesWhatForwardRefuses) {
   auto cache = model.NewCache(1);
   ASSERT_TRUE(cache);
   const auto error = [&](const Model& asked, int32_t id, int repetitions) {
-    const auto profile = asked.ProfileStep(id, *cache, repetitions, ctx_);
+    const auto profile = asked.ProfileStep({&id, 1}, *cache, repetitions, ctx_);
     return profile ? "no error" : std::string(profile.error().message());
   };
   EXPECT_THAT(error(model, 1, 0), HasSubstr("0 repetitions of a step were asked for"));

@@ -1,4 +1,5 @@
-// The place of the largest logit. Every block finds its own, the last block to end the whole: the result does not depend on which it is.
+// The place of the largest logit of each row. Every block finds its own, the last block of a row to end the whole: the result does not
+// depend on which it is.
 //
 // A value and its place make one integer whose order is that of the values, then of falling places.
 #include "cuda/kernels/dependent_launch.cuh"
@@ -32,22 +33,25 @@ extern "C" __global__ void __launch_bounds__(256) argmax(const __grid_constant__
   AllowDependents();
   WaitForPredecessor();
   uint64_t key = 0;
+  const int64_t row = blockIdx.y;
+  const float* values = args.values + row * args.count;
+  uint64_t* partial = args.partial + row * gridDim.x;
   const int step = static_cast<int>(gridDim.x * blockDim.x);
 #pragma unroll 8
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.count; i += step) key = max(key, Key(args.values[i], i));
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.count; i += step) key = max(key, Key(values[i], i));
   key = BlockMax(key, warps);
   if (threadIdx.x == 0) {
-    args.partial[blockIdx.x] = key;
+    partial[blockIdx.x] = key;
     __threadfence();
-    is_last = atomicAdd(args.arrivals, 1) == static_cast<int>(gridDim.x) - 1;
+    is_last = atomicAdd(args.arrivals + row, 1) == static_cast<int>(gridDim.x) - 1;
     __threadfence();
   }
   __syncthreads();
   if (!is_last) return;
-  key = threadIdx.x < gridDim.x ? __ldcg(args.partial + threadIdx.x) : 0;
+  key = threadIdx.x < gridDim.x ? __ldcg(partial + threadIdx.x) : 0;
   key = BlockMax(key, warps);
   if (threadIdx.x == 0) {
-    *args.id = static_cast<int32_t>(~static_cast<uint32_t>(key));
-    *args.arrivals = 0;
+    args.id[row] = static_cast<int32_t>(~static_cast<uint32_t>(key));
+    args.arrivals[row] = 0;
   }
 }
