@@ -28,26 +28,27 @@ struct RmsNormArgs {
 };
 
 /// Splits a row of qkv into heads; normalises and rotates q and k; queries to q, keys and values to their places in the cache.
-/// Rows of one sequence (slot_stride = 0) stand at positions[0] + t. Else each row is the next token of its own sequence: row t stands at
-/// positions[t] of slot t, whose keys and values begin t * slot_stride values behind those of slot 0.
+/// The rows are those of one sequence: token t stands at position *position + t.
 struct RopeArgs {
   const float* qkv = nullptr;      ///< [T][heads + 2 kv_heads][D]
   const float* q_norm = nullptr;   ///< [D] or null
   const float* k_norm = nullptr;   ///< [D] or null
   const float* cosines = nullptr;  ///< [capacity][D / 2], attention factor included
   const float* sines = nullptr;    ///< likewise
-  const int32_t* positions = nullptr;
+  const int32_t* position = nullptr;
   uint16_t* q = nullptr;       ///< [T][heads][D]
-  uint16_t* keys = nullptr;    ///< of slot 0: [kv_heads][capacity][D]
-  uint16_t* values = nullptr;  ///< of slot 0: [kv_heads][capacity][D]
+  uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
+  uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
   int64_t capacity = 0;
-  int64_t slot_stride = 0;
   float eps = 0;
   int32_t T = 0, heads = 0, kv_heads = 0, D = 0;
 };
 
-/// Parts of a sequence that blocks of the decode kernel share: a number of its own, so that a result does not depend on the GPU.
+/// Blocks that share a sequence in decode at most, per tile of query heads: clusters of kDecodeCluster where the GPU has clusters.
 inline constexpr int kDecodeSplits = 32;
+inline constexpr int kDecodeCluster = 8;
+/// Warps of a block of the decode kernel, and the keys of a warp's step.
+inline constexpr int kDecodeWarps = 4, kDecodeChunk = 16;
 /// Query heads of one kv head that a block handles: the rows of a tensor-core step.
 inline constexpr int kAttentionRows = 16;
 /// Warps of a block of the prefill kernel, 16 rows each: as many as the registers of an SM hold at least twice for short heads, and one
@@ -57,28 +58,49 @@ BILLFISH_HD constexpr int PrefillWarps(int D) { return D <= 64 ? 4 : 8; }
 inline constexpr int kAttentionKeys = 64;
 
 /// out[t][h] = sum_j p_j v_j / (sum_j p_j + exp(sink[h])), p_j = exp(scale q[t][h] . k_j) over the keys that the token sees: position
-/// positions[0] + t in prefill, positions[t] in decode, where each row reads its own slot (see RopeArgs), and, with a window, the window -
-/// 1 before it, else all before it.
+/// *position + t and, with a window, the window - 1 before it, else all before it.
 struct AttentionArgs {
   const uint16_t* q = nullptr;       ///< [T][heads][D]
-  const uint16_t* keys = nullptr;    ///< of slot 0: [kv_heads][capacity][D]
-  const uint16_t* values = nullptr;  ///< of slot 0: [kv_heads][capacity][D]
+  const uint16_t* keys = nullptr;    ///< [kv_heads][capacity][D]
+  const uint16_t* values = nullptr;  ///< [kv_heads][capacity][D]
   const float* sinks = nullptr;      ///< [heads] or null
-  const int32_t* positions = nullptr;
-  uint16_t* out = nullptr;      ///< [T][heads][D]
-  float* partial = nullptr;     ///< decode only: [T][DecodePartialFloats()]
-  int32_t* arrivals = nullptr;  ///< decode only: [T][DecodeTiles()] zeros, zero again afterwards
+  const int32_t* position = nullptr;
+  uint16_t* out = nullptr;  ///< [T][heads][D]
   int64_t capacity = 0;
-  int64_t slot_stride = 0;  ///< decode only, values between two slots; any for T = 1
-  int64_t window = 0;       ///< 0 = all
+  int64_t window = 0;  ///< 0 = all
   float scale = 0;
   int32_t T = 0, heads = 0, kv_heads = 0;
+};
+
+/// RopeArgs and AttentionArgs at once, for rows that are each the next token of their own sequence: row t stands at positions[t] of slot t,
+/// whose keys and values begin t * slot_stride values behind those of slot 0. It writes that place of the cache and reads those before it.
+/// The positions and the places before them are read before the previous kernel of the stream has ended: what writes them must have ended
+/// before the first kernel of the step starts, as a copy or another graph on the stream has.
+struct AttentionDecodeArgs {
+  const float* qkv = nullptr;      ///< [T][heads + 2 kv_heads][D]
+  const float* q_norm = nullptr;   ///< [D] or null
+  const float* k_norm = nullptr;   ///< [D] or null
+  const float* cosines = nullptr;  ///< [capacity][D / 2], attention factor included
+  const float* sines = nullptr;    ///< likewise
+  const float* sinks = nullptr;    ///< [heads] or null
+  const int32_t* positions = nullptr;
+  uint16_t* keys = nullptr;     ///< of slot 0: [kv_heads][capacity][D]
+  uint16_t* values = nullptr;   ///< of slot 0: [kv_heads][capacity][D]
+  uint16_t* out = nullptr;      ///< [T][heads][D]
+  float* partial = nullptr;     ///< [T][DecodePartialFloats()]
+  int32_t* arrivals = nullptr;  ///< [T][DecodeTiles()] zeros, zero again afterwards
+  int64_t capacity = 0;
+  int64_t slot_stride = 0;  ///< any for T = 1
+  int64_t window = 0;       ///< 0 = all
+  float scale = 0, eps = 0;
+  int32_t T = 0, heads = 0, kv_heads = 0;
+  int32_t groups = 1;  ///< clusters that may share a long sequence; set by the launch
 };
 
 BILLFISH_HD constexpr int64_t DecodeTiles(int64_t heads, int64_t kv_heads) {
   return kv_heads * ((heads / kv_heads + kAttentionRows - 1) / kAttentionRows);
 }
-/// A split's rows: D sums, the largest score and the sum of weights each.
+/// A cluster's rows: D sums, the largest score and the sum of weights each.
 BILLFISH_HD constexpr int64_t DecodePartialFloats(int64_t heads, int64_t kv_heads, int64_t D) {
   return DecodeTiles(heads, kv_heads) * kDecodeSplits * kAttentionRows * (D + 2);
 }
@@ -86,6 +108,12 @@ BILLFISH_HD constexpr int64_t DecodePartialFloats(int64_t heads, int64_t kv_head
 BILLFISH_HD constexpr int AttentionRowBytes(int D) { return 2 * D + 16; }
 /// Two stages of keys and values.
 BILLFISH_HD constexpr int AttentionSharedBytes(int D) { return 2 * 2 * kAttentionKeys * AttentionRowBytes(D); }
+
+/// The rings of the decode kernel (two stages of keys and values a warp), its queries, the new key and value, and the sums that the blocks
+/// of a cluster send each other.
+BILLFISH_HD constexpr int DecodeSharedBytes(int D) {
+  return (kDecodeWarps * 4 * kDecodeChunk + kAttentionRows + 2) * AttentionRowBytes(D) + kAttentionRows * (4 * D + 8);
+}
 
 /// h[t] = bf16(silu(gate) * up), gate_up[t] = gate, then up.
 struct SwigluArgs {

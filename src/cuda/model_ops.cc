@@ -11,17 +11,22 @@ namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kMostHeadDim = 256;
-constexpr int kDecodeThreads = 128;
+// Blocks of a decode step of attention beyond which no sequence is shared by more clusters: two for each SM of a large GPU. A number of its
+// own, so that results do not depend on the GPU.
+constexpr int kDecodeBlocks = 256;
 
 KernelSpec Plain(const char* name) { return {.file = fmt::format("{}.cu", name), .function = name}; }
 
-KernelSpec Attention(const char* name, int64_t head_dim) {
+KernelSpec Attention(const char* name, int64_t head_dim, int shared_bytes) {
   KernelSpec spec = Plain(name);
   spec.defines = {{"BF_HEAD_DIM", std::to_string(head_dim)}};
-  spec.shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(static_cast<int>(head_dim)));
+  spec.shared_bytes = static_cast<uint32_t>(shared_bytes);
   spec.hot = head_dim <= 128;  // a longer head's sums exceed the registers
   return spec;
 }
+
+KernelSpec Decode(int head_dim) { return Attention("attention_decode", head_dim, DecodeSharedBytes(head_dim)); }
+KernelSpec Prefill(int head_dim) { return Attention("attention_prefill", head_dim, AttentionSharedBytes(head_dim)); }
 
 uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>((count + per_block - 1) / per_block); }
 
@@ -44,11 +49,12 @@ Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
   }
   ModelOps ops;
   ops.head_dim_ = static_cast<int>(head_dim);
+  ops.has_clusters_ = device.arch().major >= 9;
   const std::pair<LoadedKernel*, KernelSpec> kernels[] = {{&ops.embedding_, Plain("embedding")},
                                                           {&ops.rms_norm_, Plain("rms_norm")},
                                                           {&ops.rope_, Plain("rope")},
-                                                          {&ops.attention_decode_, Attention("attention_decode", head_dim)},
-                                                          {&ops.attention_prefill_, Attention("attention_prefill", head_dim)},
+                                                          {&ops.attention_decode_, Decode(ops.head_dim_)},
+                                                          {&ops.attention_prefill_, Prefill(ops.head_dim_)},
                                                           {&ops.swiglu_, Plain("vector_swiglu")},
                                                           {&ops.argmax_, Plain("argmax")}};
   for (const auto& [kernel, spec] : kernels) {
@@ -75,13 +81,20 @@ Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
   return LaunchOne(rope_, shape, args, stream);
 }
 
-Status ModelOps::AttentionDecode(const AttentionArgs& args, CUstream stream) const {
-  const LaunchShape shape{.grid_x = kDecodeSplits,
-                          .grid_y = static_cast<uint32_t>(DecodeTiles(args.heads, args.kv_heads)),
-                          .grid_z = static_cast<uint32_t>(args.T),
-                          .threads = kDecodeThreads,
-                          .shared_bytes = static_cast<uint32_t>(AttentionSharedBytes(head_dim_))};
-  return LaunchOne(attention_decode_, shape, args, stream);
+Status ModelOps::AttentionDecode(const AttentionDecodeArgs& args, CUstream stream) const {
+  // Many rows fill the GPU without a second cluster for any.
+  const int64_t tiles = DecodeTiles(args.heads, args.kv_heads), cluster = has_clusters_ ? kDecodeCluster : 1;
+  const int64_t most = kDecodeSplits / cluster, wanted = tiles * args.T == 0 ? 1 : int64_t{kDecodeBlocks} / (tiles * args.T * cluster);
+  AttentionDecodeArgs shared = args;
+  shared.groups = static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, most));
+  const LaunchShape shape{.grid_x = static_cast<uint32_t>(cluster),
+                          .grid_y = static_cast<uint32_t>(tiles),
+                          .grid_z = static_cast<uint32_t>(shared.groups * args.T),
+                          .threads = 32 * kDecodeWarps,
+                          .shared_bytes = static_cast<uint32_t>(DecodeSharedBytes(head_dim_)),
+                          .cluster_x = static_cast<uint32_t>(cluster)};
+  if (args.T == 0) return OkStatus();
+  return LaunchOne(attention_decode_, shape, shared, stream);
 }
 
 Status ModelOps::AttentionPrefill(const AttentionArgs& args, CUstream stream) const {
@@ -118,8 +131,8 @@ Status LinearPlain::Run(const LinearPlainArgs& args, CUstream stream) const {
 void AppendModelOpsSpecs(Arch, std::vector<KernelSpec>& specs) {
   for (const char* name : {"embedding", "rms_norm", "rope", "vector_swiglu", "linear_plain", "argmax"}) specs.push_back(Plain(name));
   for (const int head_dim : {64, 96, 128}) {
-    specs.push_back(Attention("attention_decode", head_dim));
-    specs.push_back(Attention("attention_prefill", head_dim));
+    specs.push_back(Decode(head_dim));
+    specs.push_back(Prefill(head_dim));
   }
 }
 

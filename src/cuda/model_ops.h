@@ -23,14 +23,15 @@ class ModelOps {
   Status RmsNorm(const RmsNormArgs& args, CUstream stream) const;
   /// args.D must be the head_dim of Create.
   Status Rope(const RopeArgs& args, CUstream stream) const;
-  /// args.T sequences.
-  Status AttentionDecode(const AttentionArgs& args, CUstream stream) const;
+  /// Rope included.
+  Status AttentionDecode(const AttentionDecodeArgs& args, CUstream stream) const;
   Status AttentionPrefill(const AttentionArgs& args, CUstream stream) const;
   Status Swiglu(const SwigluArgs& args, CUstream stream) const;
   Status Argmax(const ArgmaxArgs& args, CUstream stream) const;
 
  private:
   int head_dim_ = 0;
+  bool has_clusters_ = false;
   LoadedKernel embedding_, rms_norm_, rope_, attention_decode_, attention_prefill_, swiglu_, argmax_;
 };
 

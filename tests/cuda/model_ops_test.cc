@@ -110,7 +110,7 @@ TEST_F(ModelOpsTest, RopePlacesRotatedKeysAndPlainValuesInTheCache) {
       RopeArgs args{.qkv = device_qkv.get(),
                     .cosines = device_cos.get(),
                     .sines = device_sin.get(),
-                    .positions = position.get(),
+                    .position = position.get(),
                     .q = q.get(),
                     .keys = keys.get(),
                     .values = values.get(),
@@ -181,6 +181,26 @@ struct AttentionProblem {
 
   double scale() const { return 1 / std::sqrt(static_cast<double>(shape.D)); }
 
+  // The first token's query, key and value in fp32.
+  std::vector<float> NewRow() const {
+    std::vector<float> row;
+    for (int i = 0; i < shape.heads * shape.D; ++i) row.push_back(F32FromBF16(q[static_cast<size_t>(i)]));
+    for (const std::vector<uint16_t>* cache : {&keys, &values}) {
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        for (int d = 0; d < shape.D; ++d)
+          row.push_back(F32FromBF16((*cache)[static_cast<size_t>((head * capacity + position) * shape.D + d)]));
+      }
+    }
+    return row;
+  }
+  // The cache before that token: nothing may be read from its place.
+  std::vector<uint16_t> WithoutNew(std::vector<uint16_t> cache) const {
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      std::fill_n(cache.begin() + (head * capacity + position) * shape.D, shape.D, uint16_t{0x7fc0});
+    }
+    return cache;
+  }
+
   // out of one token and head, and sum_j p_j |v_j| / sum: what errors of the weights are multiplied with.
   void Row(int t, int head, std::vector<double>& out, std::vector<double>& size) const {
     const int D = shape.D, kv = head / (shape.heads / shape.kv_heads), last = position + t;
@@ -241,6 +261,11 @@ class Attention : public ModelOpsTest {
           out(p.q.size(), 0x7fc0),
           sink(p.sink),
           partial(static_cast<size_t>(DecodePartialFloats(p.shape.heads, p.shape.kv_heads, p.shape.D)), NAN),
+          qkv(p.NewRow()),
+          ones(static_cast<size_t>(p.capacity * p.shape.D / 2), 1.0f),
+          zeros(static_cast<size_t>(p.capacity * p.shape.D / 2), 0.0f),
+          decode_keys(p.WithoutNew(p.keys)),
+          decode_values(p.WithoutNew(p.values)),
           position(1, p.position),
           arrivals(static_cast<size_t>(DecodeTiles(p.shape.heads, p.shape.kv_heads)), 0) {}
     AttentionArgs Args() const {
@@ -248,10 +273,8 @@ class Attention : public ModelOpsTest {
               .keys = keys.get(),
               .values = values.get(),
               .sinks = problem.sinks ? sink.get() : nullptr,
-              .positions = position.get(),
+              .position = position.get(),
               .out = out.get(),
-              .partial = partial.get(),
-              .arrivals = arrivals.get(),
               .capacity = problem.capacity,
               .window = problem.window,
               .scale = static_cast<float>(problem.scale()),
@@ -259,9 +282,29 @@ class Attention : public ModelOpsTest {
               .heads = problem.shape.heads,
               .kv_heads = problem.shape.kv_heads};
     }
+    // The same for the token at problem.position, with angles of zero: its query, key and value come as a row of qkv.
+    AttentionDecodeArgs DecodeArgs() const {
+      return {.qkv = qkv.get(),
+              .cosines = ones.get(),
+              .sines = zeros.get(),
+              .sinks = problem.sinks ? sink.get() : nullptr,
+              .positions = position.get(),
+              .keys = decode_keys.get(),
+              .values = decode_values.get(),
+              .out = out.get(),
+              .partial = partial.get(),
+              .arrivals = arrivals.get(),
+              .capacity = problem.capacity,
+              .window = problem.window,
+              .scale = static_cast<float>(problem.scale()),
+              .T = 1,
+              .heads = problem.shape.heads,
+              .kv_heads = problem.shape.kv_heads};
+    }
     const AttentionProblem& problem;
     DeviceArray<uint16_t> q, keys, values, out;
-    DeviceArray<float> sink, partial;
+    DeviceArray<float> sink, partial, qkv, ones, zeros;
+    DeviceArray<uint16_t> decode_keys, decode_values;
     DeviceArray<int32_t> position, arrivals;
   };
 };
@@ -277,12 +320,14 @@ TEST_F(Attention, DecodeIsTheDefinition) {
         for (const bool sinks : {false, true}) {
           const AttentionProblem problem(shape, 1, position, window, sinks);
           const OnDevice device(problem);
-          ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+          ExpectOk(ops.AttentionDecode(device.DecodeArgs(), nullptr));
           const auto first = device.out.Read();
           problem.Check(first, "decode");
           if (HasFatalFailure()) return;
+          ASSERT_EQ(device.decode_keys.Read(), problem.keys);
+          ASSERT_EQ(device.decode_values.Read(), problem.values);
           // The counters are ready for the next launch, and the sum does not depend on which block ends last.
-          for (int repeat = 0; repeat < 3; ++repeat) ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+          for (int repeat = 0; repeat < 3; ++repeat) ExpectOk(ops.AttentionDecode(device.DecodeArgs(), nullptr));
           ASSERT_EQ(device.out.Read(), first);
         }
       }
@@ -293,61 +338,80 @@ TEST_F(Attention, DecodeIsTheDefinition) {
 TEST_F(Attention, RowsOfADecodeAreTheirOwnSequences) {
   const Heads shape{128, 8, 2};
   const ModelOps ops = Ops(shape.D);
-  constexpr int kSlots = 3, kCapacity = 400;
-  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2;
+  constexpr int kSlots = 3, kCapacity = 2600;
+  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2, row = shape.heads * shape.D;
   const int slot = shape.kv_heads * kCapacity * shape.D + 64;  // slots need not touch
-  const std::vector<int32_t> at = {70, 0, 399};
   const DeviceArray<float> qkv(Gaussian(static_cast<size_t>(kSlots * width), 20));
   const DeviceArray<float> cosines(Gaussian(static_cast<size_t>(kCapacity * half), 21)),
       sines(Gaussian(static_cast<size_t>(kCapacity * half), 22));
+  const DeviceArray<float> q_norm(Gaussian(static_cast<size_t>(shape.D), 24)), k_norm(Gaussian(static_cast<size_t>(shape.D), 25));
   const std::vector<uint16_t> old = ToBF16(Gaussian(static_cast<size_t>(kSlots * slot), 23));
-  const auto rows = static_cast<size_t>(kSlots * shape.heads * shape.D);
-  const DeviceArray<uint16_t> keys(old), values(old), q(rows, 0), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
-  const DeviceArray<int32_t> positions(at);
+  const auto rows = static_cast<size_t>(kSlots * row);
+  const DeviceArray<uint16_t> keys(old), values(old), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
+  const DeviceArray<uint16_t> keys2(old), values2(old), q(rows, 0), prefill(rows, 0);
+  const DeviceArray<int32_t> positions(std::vector<int32_t>{70, 0, 2599});
   const DeviceArray<float> partial(static_cast<size_t>(kSlots * DecodePartialFloats(shape.heads, shape.kv_heads, shape.D)), NAN);
   const DeviceArray<int32_t> arrivals(static_cast<size_t>(kSlots * DecodeTiles(shape.heads, shape.kv_heads)), 0);
-  const RopeArgs rope{.qkv = qkv.get(),
-                      .cosines = cosines.get(),
-                      .sines = sines.get(),
-                      .positions = positions.get(),
-                      .q = q.get(),
-                      .keys = keys.get(),
-                      .values = values.get(),
-                      .capacity = kCapacity,
-                      .slot_stride = slot,
-                      .T = kSlots,
-                      .heads = shape.heads,
-                      .kv_heads = shape.kv_heads,
-                      .D = shape.D};
-  const AttentionArgs attention{.q = q.get(),
+  const AttentionDecodeArgs all{.qkv = qkv.get(),
+                                .q_norm = q_norm.get(),
+                                .k_norm = k_norm.get(),
+                                .cosines = cosines.get(),
+                                .sines = sines.get(),
+                                .positions = positions.get(),
                                 .keys = keys.get(),
                                 .values = values.get(),
-                                .positions = positions.get(),
                                 .out = out.get(),
                                 .partial = partial.get(),
                                 .arrivals = arrivals.get(),
                                 .capacity = kCapacity,
                                 .slot_stride = slot,
                                 .scale = 0.1f,
+                                .eps = 1e-6f,
                                 .T = kSlots,
                                 .heads = shape.heads,
                                 .kv_heads = shape.kv_heads};
-  ExpectOk(ops.Rope(rope, nullptr));
-  ExpectOk(ops.AttentionDecode(attention, nullptr));
+  ExpectOk(ops.AttentionDecode(all, nullptr));
   for (int t = 0; t < kSlots; ++t) {
-    RopeArgs one = rope;
+    AttentionDecodeArgs one = all;
     one.qkv += t * width, one.positions += t, one.keys = keys1.get() + t * slot, one.values = values1.get() + t * slot;
-    one.slot_stride = 0, one.T = 1;
-    ExpectOk(ops.Rope(one, nullptr));
-    AttentionArgs alone = attention;
-    alone.keys = one.keys, alone.values = one.values, alone.positions = one.positions, alone.out = out1.get() + t * shape.heads * shape.D;
-    alone.slot_stride = 0, alone.T = 1;
-    ExpectOk(ops.AttentionDecode(alone, nullptr));
+    one.out = out1.get() + t * row, one.T = 1;
+    ExpectOk(ops.AttentionDecode(one, nullptr));
+    ExpectOk(ops.Rope({.qkv = one.qkv,
+                       .q_norm = one.q_norm,
+                       .k_norm = one.k_norm,
+                       .cosines = one.cosines,
+                       .sines = one.sines,
+                       .position = one.positions,
+                       .q = q.get() + t * row,
+                       .keys = keys2.get() + t * slot,
+                       .values = values2.get() + t * slot,
+                       .capacity = kCapacity,
+                       .eps = one.eps,
+                       .T = 1,
+                       .heads = shape.heads,
+                       .kv_heads = shape.kv_heads,
+                       .D = shape.D},
+                      nullptr));
+    ExpectOk(ops.AttentionPrefill({.q = q.get() + t * row,
+                                   .keys = keys2.get() + t * slot,
+                                   .values = values2.get() + t * slot,
+                                   .position = one.positions,
+                                   .out = prefill.get() + t * row,
+                                   .capacity = kCapacity,
+                                   .scale = one.scale,
+                                   .T = 1,
+                                   .heads = shape.heads,
+                                   .kv_heads = shape.kv_heads},
+                                  nullptr));
   }
   EXPECT_NE(keys.Read(), old);
   EXPECT_EQ(keys.Read(), keys1.Read());
   EXPECT_EQ(values.Read(), values1.Read());
   EXPECT_EQ(out.Read(), out1.Read());
+  EXPECT_EQ(keys.Read(), keys2.Read());
+  EXPECT_EQ(values.Read(), values2.Read());
+  const std::vector<uint16_t> found = out.Read(), expected = prefill.Read();
+  for (size_t i = 0; i < rows; ++i) ASSERT_NEAR(FromBF16(found[i]), FromBF16(expected[i]), 0.02) << i;
 }
 
 TEST_F(Attention, PrefillIsTheDefinition) {
@@ -379,7 +443,7 @@ TEST_F(Attention, ATokenOfAPrefillDoesNotDependOnItsNeighbours) {
     AttentionArgs args = device.Args();
     const DeviceArray<int32_t> position(1, 200 + begin);
     args.q += begin * shape.heads * shape.D, args.out += begin * shape.heads * shape.D;
-    args.positions = position.get(), args.T = 1;
+    args.position = position.get(), args.T = 1;
     ExpectOk(ops.AttentionPrefill(args, nullptr));
   }
   EXPECT_EQ(device.out.Read(), whole);
@@ -390,7 +454,7 @@ TEST_F(Attention, ScoresFarApartNeitherOverflowNorVanish) {
   AttentionProblem problem(shape, 1, 500, 0, false);
   for (uint16_t& bits : problem.q) bits = BF16FromF32(F32FromBF16(bits) * 100.0f);
   const OnDevice device(problem);
-  ExpectOk(Ops(64).AttentionDecode(device.Args(), nullptr));
+  ExpectOk(Ops(64).AttentionDecode(device.DecodeArgs(), nullptr));
   problem.Check(device.out.Read(), "decode");
   ExpectOk(Ops(64).AttentionPrefill(device.Args(), nullptr));
   problem.Check(device.out.Read(), "prefill");
@@ -403,14 +467,14 @@ TEST_F(Attention, ARecordedDecodeFollowsThePosition) {
   const OnDevice device(problem);
   auto stream = Stream::Create(test::kFirstGpu);
   ASSERT_TRUE(stream);
-  auto graph = CudaGraph::Capture(*stream, [&] { return ops.AttentionDecode(device.Args(), static_cast<CUstream>(stream->get())); });
+  auto graph = CudaGraph::Capture(*stream, [&] { return ops.AttentionDecode(device.DecodeArgs(), static_cast<CUstream>(stream->get())); });
   ASSERT_TRUE(graph) << graph.status().message();
   for (const int32_t position : {0, 64, 777, 3000}) {
     ExpectOk(CopyTensor({device.position.get(), DType::kI32, {1}, test::kFirstGpu}, {&position, DType::kI32, {1}}));
     ExpectOk(graph->Launch(stream->get()));
     ExpectOk(stream->Synchronize());
     const auto replayed = device.out.Read();
-    ExpectOk(ops.AttentionDecode(device.Args(), nullptr));
+    ExpectOk(ops.AttentionDecode(device.DecodeArgs(), nullptr));
     ASSERT_EQ(device.out.Read(), replayed) << position;
   }
 }

@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, kHeadDim <= 64 ? 3 : 1
   const uint16_t* values = args.values + kv_head * args.capacity * kHeadDim;
   AllowDependents();
   WaitForPredecessor();
-  const int base = args.positions[0], window = static_cast<int>(args.window);
+  const int base = *args.position, window = static_cast<int>(args.window);
   const auto first_key = [&](int token) { return window > 0 ? max(0, base + token - window + 1) : 0; };
   // A row past the end repeats the last one and is not stored.
   int token[2], head[2], low[2], high[2];

@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256) rope(const __grid_constant__ R
   if (head >= all_heads) return;
   const bool is_query = head < args.heads, is_key = !is_query && head < args.heads + args.kv_heads;
   const float* norm = is_query ? args.q_norm : is_key ? args.k_norm : nullptr;
-  const int64_t slot = args.slot_stride == 0 ? 0 : t, position = args.positions[slot] + (t - slot);
+  const int64_t position = *args.position + t;
   float cosine[kPairs], sine[kPairs], norm_a[kPairs], norm_b[kPairs];
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
@@ -51,8 +51,8 @@ extern "C" __global__ void __launch_bounds__(256) rope(const __grid_constant__ R
     for (int j = 0; j < kPairs; ++j) a[j] *= factor * norm_a[j], b[j] *= factor * norm_b[j];
   }
   uint16_t* out = is_query ? args.q + (t * args.heads + head) * D
-                  : is_key ? args.keys + slot * args.slot_stride + ((head - args.heads) * args.capacity + position) * D
-                           : args.values + slot * args.slot_stride + ((head - args.heads - args.kv_heads) * args.capacity + position) * D;
+                  : is_key ? args.keys + ((head - args.heads) * args.capacity + position) * D
+                           : args.values + ((head - args.heads - args.kv_heads) * args.capacity + position) * D;
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
     const int i = lane + 32 * j;
