@@ -256,41 +256,18 @@ TEST(CudaModel, TheTrainedModelWritesWhatTheCpuWrites) {
   EXPECT_GE(equal, all / 2);
 }
 
-TEST(CudaModel, PerplexityIsThatOfTransformers) {
+TEST(CudaModel, PerplexityOfMxfp4IsThatOfTheCpu) {
   REQUIRE_GPU();
-  const fs::path folder = test::TestData() / "tiny-moe";
-  if (!fs::exists(folder / "val_ids.npy")) GTEST_SKIP() << "no test data at " << folder;
-  const auto ids = ReadNpyIds(folder / "val_ids.npy");
+  const fs::path file = test::TestData() / "tiny-moe/val_ids.npy";
+  if (!fs::exists(file)) GTEST_SKIP() << "no test data at " << file;
+  const auto ids = ReadNpyIds(file);
   ASSERT_TRUE(ids) << ids.error().message();
   Workspace workspace;
   ExecContext ctx{workspace, 2};
-  if (fs::exists(folder / "model-00001-of-00004.safetensors")) {
-    const auto result = Perplexity(LoadOnGpu(folder), *ids, 512, 64, ctx);
-    ASSERT_TRUE(result) << result.error().message();
-    std::printf("perplexity %.4f\n", result->perplexity);
-    EXPECT_NEAR(result->perplexity, 17.25, 0.05);
-  }
-  const auto mxfp4 = Perplexity(LoadOnGpu(TinyMoe()), *ids, 512, 64, ctx), cpu = Perplexity(LoadOnCpu(TinyMoe()), *ids, 512, 8, ctx),
-             same = Perplexity(LoadOnGpu(TinyMoe()), *ids, 512, 8, ctx);
-  ASSERT_TRUE(mxfp4 && cpu && same);
-  std::printf("mxfp4: perplexity %.4f; over 8 windows %.4f, on the CPU %.4f\n", mxfp4->perplexity, same->perplexity, cpu->perplexity);
-  EXPECT_NEAR(same->perplexity, cpu->perplexity, 0.05);
-}
-
-TEST(CudaModel, GreedyTextIsThatOfTransformers) {
-  REQUIRE_GPU();
-  const fs::path folder = test::TestData() / "tiny-moe";
-  if (!fs::exists(folder / "model-00001-of-00004.safetensors")) GTEST_SKIP() << "no test data at " << folder;
-  const Model model = LoadOnGpu(folder);
-  const auto golden = nlohmann::json::parse(std::ifstream(folder / "golden.json"));
-  for (const auto& text : golden["greedy"]) {
-    const auto prompt = text["prompt_ids"].get<std::vector<int32_t>>();
-    const auto expected = text["output_ids"].get<std::vector<int32_t>>();
-    std::vector<int32_t> all = prompt;
-    const auto written = Greedy(model, prompt, static_cast<int64_t>(expected.size() - prompt.size()));
-    all.insert(all.end(), written.begin(), written.end());
-    EXPECT_EQ(all, expected) << text["prompt"];
-  }
+  const auto cpu = Perplexity(LoadOnCpu(TinyMoe()), *ids, 512, 8, ctx), gpu = Perplexity(LoadOnGpu(TinyMoe()), *ids, 512, 8, ctx);
+  ASSERT_TRUE(cpu && gpu);
+  std::printf("mxfp4 over 8 windows: perplexity %.4f, on the CPU %.4f\n", gpu->perplexity, cpu->perplexity);
+  EXPECT_NEAR(gpu->perplexity, cpu->perplexity, 0.05);
 }
 
 TEST(CudaModel, Fp32ActivationsAreRefused) {
