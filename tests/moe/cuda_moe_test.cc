@@ -100,7 +100,7 @@ TEST(CudaMoe, RepeatsAreBitwiseEqualAndGraphsEqualEagerCalls) {
     const Slots slots = MakeSlots(T, 4, 16, Spread::kEven, 3);
     const std::vector<float> x = test::Gaussian(static_cast<size_t>(T * 192), 4);
     const std::vector<float> first = OnGpu(*layer, x, slots);
-    for (int run = 0; run < 50; ++run) ASSERT_EQ(OnGpu(*layer, x, slots), first) << "T = " << T;
+    for (int run = 0; run < 100; ++run) ASSERT_EQ(OnGpu(*layer, x, slots), first) << "T = " << T;
     const DeviceNumbers input(x, DType::kBF16), y(T * 192, DType::kF32), weights(slots.weights, DType::kF32);
     const DeviceInts ids(slots.ids);
     const auto scratch = DeviceBuffer::Allocate(kGpu, layer->WorkspaceBytes(T, 4) + 256);
