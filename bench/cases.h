@@ -40,11 +40,12 @@ struct ModelCase {
   int64_t layers = 0;                                                  ///< of the shape, the first of them; 0 = all
   std::string scheme = "mxfp4", attention = "bf16", lm_head = "bf16";  ///< of the shape: experts or dense MLP, q k v o, lm_head
   int64_t pp = 512, tg = 128;                                          ///< tokens of a prompt, and generated ones; 0 = not timed
+  std::vector<int64_t> batches = {1};                                  ///< sequences that generate at once, a row each
   std::function<bool(const LoadProgress&)> progress;                   ///< of loading, as in ModelOptions
 };
 
-/// What can be said before anything is measured or loaded: kInvalidArgument where pp and tg are both 0, and the errors of ShapeConfig and
-/// SchemeByName.
+/// What can be said before anything is measured or loaded: kInvalidArgument where pp and tg are both 0 or batches are named without tg, and
+/// the errors of ShapeConfig and SchemeByName.
 Status CheckModelCase(const ModelCase& model_case);
 
 /// Called with every finished row; false stops with kCancelled.
@@ -63,9 +64,10 @@ Status BenchLinearCuda(const KernelCase& kernel_case, const std::vector<int64_t>
 Status BenchMoeCuda(const KernelCase& kernel_case, const std::vector<int64_t>& Ms, const RunOptions& options, const CudaLimits& limits,
                     const RowSink& sink);
 
-/// "prefill" of pp tokens and "decode" of tg tokens after it, as llama.cpp's pp and tg rows.
+/// "prefill" of pp tokens of one sequence, and for each batch "decode" of tg tokens of as many sequences, both from their beginning as
+/// llama.cpp's pp and tg rows. A decode row is stated for one step, which makes M tokens. The tokens fed are made up: sequences differ.
 Status BenchModel(const ModelCase& model_case, const RunOptions& options, const Limits& limits, const RowSink& sink);
-/// The same on options.device, a GPU: the time on the host's clock from call to answer, greedy choice of the next token included.
+/// The same on options.device, a GPU: the time on the host's clock from call to answer, greedy choice of the next tokens included.
 Status BenchModelCuda(const ModelCase& model_case, const RunOptions& options, const CudaLimits& limits, const RowSink& sink);
 
 }  // namespace billfish::bench

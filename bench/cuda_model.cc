@@ -49,20 +49,19 @@ Status BenchModelCuda(const ModelCase& model_case, const RunOptions& options, co
     if (Status status = Time(prefill, 1, CostOf(model, pp), options.budget_s, limits, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
-  if (tg > 0) {
+  for (const int64_t batch : tg > 0 ? model_case.batches : std::vector<int64_t>()) {
+    std::vector<int32_t> next(static_cast<size_t>(batch));
     const auto decode = [&]() -> Status {
-      if (Status status = cache.Truncate(0); !status.ok()) return status;
-      int32_t id = ids[0];
+      if (Status status = loaded->Truncate(0); !status.ok()) return status;
       for (int64_t i = 0; i < tg; ++i) {
-        const Result<int32_t> next = model.ForwardGreedy({&id, 1}, cache, ctx);
-        if (!next) return next.error();
-        id = *next;
+        if (Status status = model.DecodeStepGreedy(loaded->StepIds(i, batch), cache, next, ctx); !status.ok()) return status;
       }
       return {};
     };
     row.op = "decode";
-    row.M = 1;
-    if (Status status = Time(decode, static_cast<double>(tg), CostOf(model, 1), options.budget_s, limits, row); !status.ok()) return status;
+    row.M = batch;
+    const Cost cost = CostOf(model, batch);
+    if (Status status = Time(decode, static_cast<double>(tg), cost, options.budget_s, limits, row); !status.ok()) return status;
     if (Status status = SplitStep(*loaded, tg, options.budget_s, ctx); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }

@@ -24,14 +24,14 @@ Status BenchModel(const ModelCase& model_case, const RunOptions& options, const 
   const Peak peak = PeakOf(limits, options.mode == Mode::kFast, options.activation == DType::kF32);
 
   std::vector<float> logits(static_cast<size_t>(model.config().vocab));
-  const TensorView last(logits.data(), DType::kF32, {1, model.config().vocab});
   Workspace workspace;
   ExecContext ctx{workspace, options.threads};
 
   Workload workload;
   workload.peak = peak;
   if (pp > 0) {
-    workload.run = [&](int64_t) {
+    const TensorView last(logits.data(), DType::kF32, {1, model.config().vocab});
+    workload.run = [&, last](int64_t) {
       if (Status status = cache.Truncate(0); !status.ok()) return status;
       return model.Forward(std::span(ids).first(static_cast<size_t>(pp)), cache, last, ctx);
     };
@@ -43,24 +43,26 @@ Status BenchModel(const ModelCase& model_case, const RunOptions& options, const 
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};
   }
-  if (tg > 0) {
-    // One call generates tg tokens; its row is stated for one token.
+  for (const int64_t batch : tg > 0 ? model_case.batches : std::vector<int64_t>()) {
+    // One call generates tg tokens of each sequence; its row is stated for one step.
+    logits.resize(static_cast<size_t>(batch * model.config().vocab));
+    const TensorView rows(logits.data(), DType::kF32, {batch, model.config().vocab});
     workload.run = [&](int64_t) {
-      if (Status status = cache.Truncate(0); !status.ok()) return status;
+      if (Status status = loaded->Truncate(0); !status.ok()) return status;
       for (int64_t i = 0; i < tg; ++i) {
-        if (Status status = model.Forward(std::span(ids).subspan(static_cast<size_t>(i), 1), cache, last, ctx); !status.ok()) return status;
+        if (Status status = model.DecodeStep(loaded->StepIds(i, batch), cache, rows, ctx); !status.ok()) return status;
       }
       return Status();
     };
-    const Cost cost = CostOf(model, 1);
-    const auto tokens = static_cast<double>(tg);
-    workload.bytes = [cost, tokens](int64_t) { return cost.bytes * tokens; };
-    workload.operations = cost.operations * tokens;
+    const Cost cost = CostOf(model, batch);
+    const auto steps = static_cast<double>(tg);
+    workload.bytes = [cost, steps](int64_t) { return cost.bytes * steps; };
+    workload.operations = cost.operations * steps;
     row.op = "decode";
-    row.M = 1;
+    row.M = batch;
     if (Status status = meter.Measure(workload, row); !status.ok()) return status;
-    row.median_us /= tokens;
-    row.tokens_per_s *= tokens;
+    row.median_us /= steps;
+    row.tokens_per_s *= steps;
     if (Status status = SplitStep(*loaded, tg, options.budget_s, ctx); !status.ok()) return status;
     if (loaded->heaviest.total_bytes < kCachedBytes && row.limit == "read bandwidth") row.limit = "read (in cache)";
     if (!sink(row)) return {ErrorCode::kCancelled, "the benchmark was interrupted"};

@@ -1,6 +1,6 @@
 #include "model_cost.h"
 
-#include <algorithm>
+#include <cmath>
 #include <map>
 
 namespace billfish::bench {
@@ -10,7 +10,7 @@ Cost CostOf(const Model& model, int64_t tokens) {
   for (const ModuleSummary& module : model.modules()) {
     const auto matrix = static_cast<double>(module.N) * static_cast<double>(module.K);
     const double used = module.E > 1 ? static_cast<double>(model.config().top_k) : 1.0;
-    const double read = module.E > 1 ? std::min(1.0, used * static_cast<double>(tokens) / static_cast<double>(module.E)) : 1.0;
+    const double read = module.E > 1 ? 1.0 - std::pow(1.0 - used / static_cast<double>(module.E), static_cast<double>(tokens)) : 1.0;
     cost.bytes += read * static_cast<double>(module.weight_bytes);
     cost.operations += 2.0 * used * matrix * static_cast<double>(tokens);
   }

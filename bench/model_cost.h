@@ -8,7 +8,7 @@
 
 namespace billfish::bench {
 
-/// Of one forward call of `tokens` tokens, experts chosen evenly.
+/// Of one forward call of `tokens` tokens, each of which chooses its experts at random: an expert is read once for all that chose it.
 Cost CostOf(const Model& model, int64_t tokens);
 
 /// The pair of scheme and kernel that holds most bytes.

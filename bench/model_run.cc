@@ -45,6 +45,8 @@ std::string NameOf(const ModelCase& model_case) {
 Status CheckModelCase(const ModelCase& model_case) {
   if (std::max(model_case.pp, model_case.tg) < 1)
     return {ErrorCode::kInvalidArgument, "both --pp and --tg are 0, so there is nothing to time; give at least one of them"};
+  if (model_case.tg < 1 && model_case.batches != std::vector<int64_t>{1})
+    return {ErrorCode::kInvalidArgument, "--batch is about decode rows and --tg is 0, so there is none; give --tg or leave --batch out"};
   return model_case.shape.empty() ? Status() : SpecOf(model_case).status();
 }
 
@@ -66,11 +68,12 @@ Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& opt
                   fmt::format("{} tokens were asked for, but the model's longest sequence is {}; give smaller --pp and --tg", longest,
                               model->max_context()));
   }
-  Result<KvCache> cache = model->NewCache(longest);
+  const int64_t sequences = *std::max_element(model_case.batches.begin(), model_case.batches.end());
+  Result<KvCache> cache = model->NewCache(longest, sequences);
   if (!cache) return cache.error();
   ModelRun run{std::move(model).value(), std::move(cache).value(), {}, {}, {}};
   const ModelConfig& config = run.model.config();
-  run.ids.resize(static_cast<size_t>(longest));
+  run.ids.resize(static_cast<size_t>(longest * sequences));
   for (size_t i = 0; i < run.ids.size(); ++i) run.ids[i] = static_cast<int32_t>((i * 7919 + 13) % static_cast<size_t>(config.vocab));
   run.heaviest = FindHeaviest(run.model);
   run.row.name = NameOf(model_case);
@@ -84,11 +87,17 @@ Result<ModelRun> LoadModelRun(const ModelCase& model_case, const RunOptions& opt
   return run;
 }
 
+Status ModelRun::Truncate(int64_t length) {
+  for (int64_t sequence = 0; sequence < cache.sequences(); ++sequence) {
+    if (Status status = cache.Truncate(std::min(length, cache.length(sequence)), sequence); !status.ok()) return status;
+  }
+  return {};
+}
+
 Status SplitStep(ModelRun& run, int64_t tg, double budget_s, ExecContext& ctx) {
-  if (Status status = run.cache.Truncate(tg / 2); !status.ok()) return status;
+  if (Status status = run.Truncate(tg / 2); !status.ok()) return status;
   const auto repetitions = static_cast<int>(std::clamp(budget_s * 1e6 / run.row.median_us, 5.0, 100.0));
-  const Result<StepProfile> profile =
-      run.model.ProfileStep(std::span(run.ids).subspan(static_cast<size_t>(tg / 2), 1), run.cache, repetitions, ctx);
+  const Result<StepProfile> profile = run.model.ProfileStep(run.StepIds(tg / 2, run.row.M), run.cache, repetitions, ctx);
   if (!profile) return profile.error();
   run.row.weights_us = profile->weights_us;
   run.row.attention_us = profile->attention_us;

@@ -189,7 +189,7 @@ std::string ToText(const Report& report) {
     const double step = row.weights_us + row.attention_us + row.other_us;
     if (step <= 0) continue;
     const auto share = [&](double us) { return fmt::format("{:.1f} us ({:.0f}%)", us, 100 * us / step); };
-    text += fmt::format("\n{} of {}, {}: weights {}, attention {}, other {}; {:.1f} us in all", row.op, row.name, row.mode,
+    text += fmt::format("\n{} of {}, M {}, {}: weights {}, attention {}, other {}; {:.1f} us in all", row.op, row.name, row.M, row.mode,
                         share(row.weights_us), share(row.attention_us), share(row.other_us), step);
   }
   if (text.back() != '\n') text += '\n';

@@ -31,6 +31,7 @@ struct Options {
   int64_t experts = 32, top_k = 4;
   bool block = false;
   bench::ModelCase model;
+  std::string batches = "1";
   std::string panel_cache;
   std::string svg, chart = "roofline", from;
 };
@@ -122,7 +123,11 @@ Outcome BenchKernels(const Options& options, bool moe, bool json) {
 Outcome BenchModels(const Options& options, bool json) {
   const auto modes = ParseModes(options.modes);
   if (!modes) return modes.error();
-  if (Status status = bench::CheckModelCase(options.model); !status.ok()) return status;
+  Result<std::vector<int64_t>> batches = ParseCounts(options.batches, "--batch", Model::kMaxSequences);
+  if (!batches) return batches.error();
+  bench::ModelCase model_case = options.model;
+  model_case.batches = std::move(batches).value();
+  if (Status status = bench::CheckModelCase(model_case); !status.ok()) return status;
   CatchInterrupts();
   const bool gpu = ParseDevice(options.device).kind == Device::Kind::kCuda;
   Result<bench::Report> begun = gpu ? bench::NewCudaReport(ParseDevice(options.device)) : bench::NewReport(ThreadsOr(options.threads));
@@ -133,7 +138,6 @@ Outcome BenchModels(const Options& options, bool json) {
     return !Interrupted();
   };
   Progress progress(options.model.shape.empty() ? "loading" : "making weights", "layers");
-  bench::ModelCase model_case = options.model;
   model_case.progress = [&](const LoadProgress& state) {
     progress.Update(state.layers_done, state.layers, FormatBytes(static_cast<double>(state.bytes)));
     return !Interrupted();
@@ -189,7 +193,7 @@ void AddBench(Program& program) {
                            "  billfish bench linear\n"
                            "  billfish bench moe --m 1,64,512 --scheme mxfp4 --mode exact,fast --svg moe.svg\n"
                            "  billfish bench model models/tiny-moe-mxfp4 --json > rows.json\n"
-                           "  billfish bench model --shape qwen3-30b-a3b --layers 2\n"
+                           "  billfish bench model --shape qwen3-30b-a3b --layers 2 --batch 1,16\n"
                            "  billfish bench --from rows.json --svg bars.svg --chart bars\n"
                            "`of lim` is the time the call would take at the limit over the time it took: weights rotate over more copies\n"
                            "than caches hold, and the memory's bandwidth is probed around every repetition.");
@@ -251,6 +255,9 @@ void AddBench(Program& program) {
   model->add_option("--tg", model_case.tg, "Tokens generated one by one; 0 leaves the row out")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
+  model->add_option("--batch", model_options->batches, "Sequences that generate at once, a row for each number")
+      ->capture_default_str()
+      ->type_name("LIST");
   AddPanelCache(model, model_options->panel_cache)->excludes(shape);
   model->callback([&program, model_options] {
     if (model_options->model.folder.empty() && model_options->model.shape.empty())

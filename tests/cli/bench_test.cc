@@ -57,7 +57,7 @@ TEST(Bench, ModelTimesPrefillAndDecode) {
   const Scratch scratch;
   std::ofstream(scratch / "rows.json") << document.dump();
   EXPECT_EQ(RunProgram({"bench", "--from", scratch / "rows.json", "--json"}).Document(), document);
-  EXPECT_THAT(RunProgram({"bench", "--from", scratch / "rows.json"}).out, HasSubstr("decode of tiny-moe-mxfp4, exact: weights "));
+  EXPECT_THAT(RunProgram({"bench", "--from", scratch / "rows.json"}).out, HasSubstr("decode of tiny-moe-mxfp4, M 1, exact: weights "));
 }
 
 TEST(Bench, ModelTimesAShapeWithoutItsCheckpoint) {
@@ -75,6 +75,21 @@ TEST(Bench, ModelTimesAShapeWithoutItsCheckpoint) {
   }
 }
 
+TEST(Bench, ModelTimesSeveralSequencesAtOnce) {
+  const Json document = RunProgram({"bench", "model", "--shape", "tiny", "--layers", "2", "--pp", "0", "--tg", "4", "--batch", "1,5",
+                                    "--seconds", "0.01", "--json"})
+                            .Document();
+  ASSERT_EQ(document["rows"].size(), 2U);
+  for (size_t i = 0; i < 2; ++i) {
+    const Json& row = document["rows"][i];
+    ExpectRow(row);
+    EXPECT_EQ(row["op"], "decode");
+    EXPECT_EQ(row["M"], i == 0 ? 1 : 5);
+    EXPECT_NEAR(row["tokens_per_s"].get<double>() * row["median_us"].get<double>() / 1e6, row["M"].get<double>(), 1e-6);
+    for (const char* part : {"weights_us", "attention_us", "other_us"}) EXPECT_GT(row[part].get<double>(), 0) << part;
+  }
+}
+
 TEST(Bench, ModelNeedsAFolderOrAShape) {
   const Finished neither = RunProgram({"bench", "model"});
   EXPECT_EQ(neither.exit_code, 2);
@@ -86,6 +101,10 @@ TEST(Bench, ModelNeedsAFolderOrAShape) {
               HasSubstr("5 layers of tiny were asked for, which has 4"));
   EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--scheme", "int3"}).err, HasSubstr("\"int3\" is not a scheme"));
   EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--pp", "0", "--tg", "0"}).err, HasSubstr("there is nothing to time"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--tg", "0", "--batch", "4"}).err,
+              HasSubstr("--batch is about decode rows"));
+  EXPECT_THAT(RunProgram({"bench", "model", "--shape", "tiny", "--batch", "1,65"}).err,
+              HasSubstr("--batch got '65'; give whole numbers from 1 to 64"));
 }
 
 TEST(Bench, ModelMapsTheWeightsThatAnEarlierRunKept) {
