@@ -568,6 +568,24 @@ TEST_F(ModelOpsTest, ArgmaxTakesTheFirstOfTheLargest) {
   EXPECT_EQ(argmax({-0.0f, 0.0f}), 0);
 }
 
+TEST_F(ModelOpsTest, ArgmaxOfSeveralRowsIsThatOfEach) {
+  const ModelOps ops = Ops();
+  constexpr int32_t kRows = 5, kCount = 50257;
+  const std::vector<float> values = Gaussian(size_t{kRows} * kCount, 17);
+  const DeviceArray<float> device(values);
+  const DeviceArray<uint64_t> partial(size_t{kRows} * kArgmaxBlocks, 0);
+  const DeviceArray<int32_t> arrivals(kRows, 0), id(kRows, -1);
+  for (int repetition = 0; repetition < 2; ++repetition) {
+    ExpectOk(ops.Argmax(
+        {.values = device.get(), .partial = partial.get(), .arrivals = arrivals.get(), .id = id.get(), .rows = kRows, .count = kCount},
+        nullptr));
+    for (int32_t row = 0; row < kRows; ++row) {
+      const auto begin = values.begin() + int64_t{row} * kCount;
+      EXPECT_EQ(id.Read()[static_cast<size_t>(row)], std::max_element(begin, begin + kCount) - begin);
+    }
+  }
+}
+
 TEST_F(ModelOpsTest, AHeadThatNoKernelTakesIsRefused) {
   for (const int64_t head_dim : {0, 8, 72, 272}) {
     const auto ops = ModelOps::Create(*device_, head_dim);
