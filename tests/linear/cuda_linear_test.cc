@@ -103,7 +103,8 @@ TEST_P(CudaLinear, AgreesWithTheDefinitionForEveryRowCount) {
   for (const DType x : ActivationsOf(scheme())) {
     const PackedWeight weight = test::RandomWeight(scheme(), 1, 192, 384, ++seed);
     CheckRowCounts(weight, kRowCounts, {x, DType::kF32}, {}, seed);
-    CheckRowCounts(weight, kRowCounts, {x, x}, test::Gaussian(192, seed), seed);
+    const PackedWeight odd = test::RandomWeight(scheme(), 1, 259, 353, seed);
+    CheckRowCounts(odd, kRowCounts, {x, x, "", true}, test::Gaussian(259, seed), seed);
   }
 }
 
