@@ -69,6 +69,8 @@ Result<CudaCache> CudaCache::Create(const ModelConfig& config, std::span<const f
   BILLFISH_ASSIGN_OR_RETURN(cache.state, DeviceBuffer::Allocate(device, zeros.size() * sizeof(int32_t)));
   BILLFISH_RETURN_IF_ERROR(CopyTensor({cache.state.data(), DType::kI32, {words}, device}, {zeros.data(), DType::kI32, {words}}));
   BILLFISH_RETURN_IF_ERROR(cache.ReserveRows(config, 1));
+  BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(device.index));
+  BILLFISH_ASSIGN_OR_RETURN(cache.choices, cuda::PinnedBuffer::Allocate(*gpu, static_cast<size_t>(sequences) * sizeof(int32_t)));
   BILLFISH_ASSIGN_OR_RETURN(cache.recorder, Stream::Create(device));
   return cache;
 }

@@ -5,6 +5,7 @@
 // bf16 as in the activations of the matrices: a key is rounded once, after norm and rotation. Memory is taken at once.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -45,11 +46,16 @@ struct CudaCache {
   DeviceBuffer buffers;    ///< what `scratch` points into
   DeviceBuffer workspace;  ///< of the matrices
   CudaScratch scratch;
-  cuda::PinnedBuffer rows;  ///< host_rows rows of logits on the host
+  cuda::PinnedBuffer choices;  ///< [sequences] int32 on the host: argmax_ids once a greedy call has ended
+  cuda::PinnedBuffer rows;     ///< host_rows rows of logits on the host
   int64_t host_rows = 0;
   Stream recorder;  ///< records decode steps, never runs them
-  /// One token of each sequence, logits to scratch.logits; by the first sequence and their number, recorded when first used.
-  std::map<std::pair<int64_t, int64_t>, CudaGraph> decode;
+  struct Step {
+    int64_t first, rows;  ///< one token of each of these sequences, logits to scratch.logits
+    bool greedy;          ///< then also the choices
+    auto operator<=>(const Step&) const = default;
+  };
+  std::map<Step, CudaGraph> decode;  ///< recorded when first used
 
   /// Everything but the buffers of a call. `frequencies` are those of rope.
   static Result<CudaCache> Create(const ModelConfig& config, std::span<const float> frequencies, Device device, int64_t max_tokens,

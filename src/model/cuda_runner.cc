@@ -280,13 +280,15 @@ size_t CudaRunner::WorkspaceBytes(int64_t tokens, int64_t logit_rows) const {
   return std::max(bytes, model_->lm_head.WorkspaceBytes(logit_rows));
 }
 
-// The logits of the last token of each sequence to the scratch: as a graph if they are the only ones.
-Status CudaRunner::RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaStream stream) const {
+// The logits of the last token of each sequence to the scratch and, where asked, the greedy choices to the host: as a graph if these tokens
+// are the only ones.
+Status CudaRunner::RunLast(const NewTokens& tokens, KvCache::Impl& cache, bool greedy, CudaStream stream) const {
   CudaCache& gpu_cache = *cache.cuda;
   const int64_t T = tokens.rows(), rows = tokens.sequences;
   const bool recorded = record_decode_ && tokens.per_sequence() == 1;
+  const CudaCache::Step step{tokens.first, rows, greedy};
   BILLFISH_RETURN_IF_ERROR(gpu_->MakeCurrent());
-  if (const auto graph = gpu_cache.decode.find({tokens.first, rows}); recorded && graph != gpu_cache.decode.end()) {
+  if (const auto graph = gpu_cache.decode.find(step); recorded && graph != gpu_cache.decode.end()) {
     BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, stream));
     return graph->second.Launch(stream);
   }
@@ -295,7 +297,8 @@ Status CudaRunner::RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaSt
   const auto launch = [&](CudaStream on) -> Status {
     Call call(*this, gpu_cache, tokens, on);
     BILLFISH_RETURN_IF_ERROR(call.Layers());
-    return call.Logits(T - rows, rows, logits);
+    BILLFISH_RETURN_IF_ERROR(call.Logits(T - rows, rows, logits));
+    return greedy ? Choose(gpu_cache, rows, on) : OkStatus();
   };
   if (!recorded) {
     BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, stream));
@@ -303,7 +306,23 @@ Status CudaRunner::RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaSt
   }
   BILLFISH_ASSIGN_OR_RETURN(CudaGraph graph, CudaGraph::Capture(gpu_cache.recorder, [&] { return launch(gpu_cache.recorder.get()); }));
   BILLFISH_RETURN_IF_ERROR(gpu_cache.Begin(tokens.ids, cache.lengths, stream));
-  return gpu_cache.decode.emplace(std::pair(tokens.first, rows), std::move(graph)).first->second.Launch(stream);
+  return gpu_cache.decode.emplace(step, std::move(graph)).first->second.Launch(stream);
+}
+
+// The places of the largest logits of the scratch's rows, to page-locked memory: a copy there can be recorded.
+Status CudaRunner::Choose(const CudaCache& cache, int64_t rows, CudaStream stream) const {
+  const auto on = static_cast<CUstream>(stream);
+  BILLFISH_RETURN_IF_ERROR(ops_.Argmax({.values = cache.scratch.logits,
+                                        .partial = cache.scratch.argmax_partial,
+                                        .arrivals = cache.argmax_arrivals(),
+                                        .id = cache.argmax_ids(),
+                                        .rows = Int(rows),
+                                        .count = Int(model_->config.vocab)},
+                                       on));
+  BILLFISH_ASSIGN_OR_RETURN(const cuda::DriverApi* api, cuda::Driver());
+  return cuda::Check(api->MemcpyDtoHAsync(cache.choices.as<int32_t>(), reinterpret_cast<cuda::CUdeviceptr>(cache.argmax_ids()),
+                                          static_cast<size_t>(rows) * sizeof(int32_t), on),
+                     "copying token ids from the device");
 }
 
 // The first rows of the scratch's logits to where the caller wants them.
@@ -330,7 +349,7 @@ Status CudaRunner::Forward(const NewTokens& tokens, KvCache::Impl& cache, Tensor
   CudaCache& gpu_cache = *cache.cuda;
   const bool to_device = logits.device().kind == Device::Kind::kCuda;
   if (logits.data() != nullptr && logits.dim(0) == tokens.sequences) {
-    BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, ctx.stream));
+    BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, false, ctx.stream));
     return DeliverRows(tokens.sequences, gpu_cache, logits, ctx.stream);
   }
   const int64_t step = logits.data() == nullptr ? 0 : std::min(T, kLogitRows);
@@ -361,17 +380,11 @@ Status CudaRunner::Forward(const NewTokens& tokens, KvCache::Impl& cache, Tensor
 }
 
 Status CudaRunner::ForwardGreedy(const NewTokens& tokens, KvCache::Impl& cache, std::span<int32_t> next, ExecContext& ctx) const {
-  BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, ctx.stream));
-  const CudaCache& gpu_cache = *cache.cuda;
-  BILLFISH_RETURN_IF_ERROR(ops_.Argmax({.values = gpu_cache.scratch.logits,
-                                        .partial = gpu_cache.scratch.argmax_partial,
-                                        .arrivals = gpu_cache.argmax_arrivals(),
-                                        .id = gpu_cache.argmax_ids(),
-                                        .rows = Int(tokens.sequences),
-                                        .count = Int(model_->config.vocab)},
-                                       static_cast<CUstream>(ctx.stream)));
-  const auto count = static_cast<int64_t>(next.size());
-  return CopyTensor({next.data(), DType::kI32, {count}}, {gpu_cache.argmax_ids(), DType::kI32, {count}, device_}, ctx.stream);
+  BILLFISH_RETURN_IF_ERROR(RunLast(tokens, cache, true, ctx.stream));
+  BILLFISH_ASSIGN_OR_RETURN(const cuda::DriverApi* api, cuda::Driver());
+  BILLFISH_RETURN_IF_ERROR(cuda::Check(api->StreamSynchronize(static_cast<CUstream>(ctx.stream)), "waiting for token ids"));
+  std::copy_n(cache.cuda->choices.as<int32_t>(), next.size(), next.begin());
+  return OkStatus();
 }
 
 Result<StepProfile> CudaRunner::ProfileStep(const NewTokens& tokens, KvCache::Impl& cache, int repetitions, ExecContext& ctx) const {

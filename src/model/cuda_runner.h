@@ -42,7 +42,8 @@ class CudaRunner {
   Status UploadVectors();
   Status UploadEmbedding(Embedding& embedding);
   size_t WorkspaceBytes(int64_t tokens, int64_t logit_rows) const;
-  Status RunLast(const NewTokens& tokens, KvCache::Impl& cache, CudaStream stream) const;
+  Status RunLast(const NewTokens& tokens, KvCache::Impl& cache, bool greedy, CudaStream stream) const;
+  Status Choose(const CudaCache& cache, int64_t rows, CudaStream stream) const;
   Status DeliverRows(int64_t count, CudaCache& cache, TensorView logits, CudaStream stream) const;
 
   LoadedModel* model_ = nullptr;
