@@ -138,7 +138,7 @@ class KvCache {
 struct StepProfile {
   double weights_us = 0;    ///< matrices: those of attention, dense layers or expert blocks, routers, lm_head
   double attention_us = 0;  ///< keys and values into the cache, scores and sums over it
-  double other_us = 0;      ///< the rest: embedding, norms, residual sums, routing
+  double other_us = 0;      ///< the rest: embedding, norms, residual sums, routing, and a router's matrix where it is part of that launch
 };
 
 class Model {

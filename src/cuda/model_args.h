@@ -94,6 +94,8 @@ struct AttentionDecodeArgs {
   int64_t window = 0;       ///< 0 = all
   float scale = 0, eps = 0;
   int32_t T = 0, heads = 0, kv_heads = 0;
+  const void* soon = nullptr;  ///< what a later kernel reads and L2 shall hold by then, or null: most of the GPU's memory is idle now
+  int64_t soon_bytes = 0;
   int32_t groups = 1;  ///< clusters that may share a long sequence; set by the launch
 };
 

@@ -4,6 +4,7 @@
 
 #include "cuda/activation_kind.h"
 #include "cuda/linear_tile_args.h"
+#include "cuda/norm_rows_args.h"
 #include "cuda/tile_layout.h"
 
 namespace billfish::cuda {
@@ -28,6 +29,17 @@ struct RouteArgs {
   RouteScore score = RouteScore::kSoftmax;
   int32_t renormalize = 0;
   float routed_scaling = 1;
+};
+
+/// Blocks of a cluster of the kernel norm_route at most, its warps, and the outputs of a warp's tensor-core step.
+inline constexpr int kNormRouteCluster = 8, kNormRouteWarps = 16, kNormRouteExperts = 16;
+
+/// Rows of the residual stream to expert ids and weights: their norm, the router's matrix and the routing rule.
+struct NormRouteArgs {
+  NormRowsArgs norm;                 ///< of all T rows; y is bf16, and not null
+  const uint16_t* weight = nullptr;  ///< [E][H] bf16, H a multiple of 32
+  const float* bias = nullptr;       ///< [E] or null
+  RouteArgs route;                   ///< of which logits is not read
 };
 
 /// Slots [T][top_k] sorted by expert, in slot order within an expert. Ids outside [first_expert, first_expert + E) have no place.

@@ -23,6 +23,15 @@ KernelSpec RouteSpec(int values) {
   return spec;
 }
 
+KernelSpec NormRouteSpec(int values) {
+  KernelSpec spec;
+  spec.file = "norm_route.cu";
+  spec.function = "norm_route";
+  spec.defines = {{"BF_VALUES", std::to_string(values)}};
+  spec.shared_bytes = static_cast<uint32_t>(2 * Router::kMostNormedWidth);
+  return spec;
+}
+
 template <class T>
 Result<DeviceBuffer> Upload(const GpuDevice& device, const std::vector<T>& values, DType dtype) {
   const Device where{Device::Kind::kCuda, device.info().index};
@@ -48,6 +57,9 @@ Result<Router> Router::Create(const RouterRule& rule, const GpuDevice& device) {
   router.device_ = &device;
   BILLFISH_RETURN_IF_ERROR(device.MakeCurrent());
   BILLFISH_ASSIGN_OR_RETURN(router.kernel_, LoadKernel(RouteSpec(*values), device));
+  if (device.arch().major >= 9 && rule.E <= kMostNormedExperts) {
+    BILLFISH_ASSIGN_OR_RETURN(router.norm_kernel_, LoadKernel(NormRouteSpec(*values), device));
+  }
   RouteArgs& args = router.args_;
   args.E = static_cast<int32_t>(rule.E);
   args.top_k = static_cast<int32_t>(rule.top_k);
@@ -92,8 +104,37 @@ Status Router::Run(const float* logits, int64_t stride, int64_t T, const int32_t
   return Launch(kernel_, shape, stream, parameters);
 }
 
-void AppendRouteSpecs(Arch, std::vector<KernelSpec>& specs) {
+Status Router::RunNormed(const NormRouteArgs& args, CUstream stream) const {
+  if (args.norm.M == 0) return OkStatus();
+  if (args_.hash_table != nullptr && args.route.token_ids == nullptr) {
+    return {ErrorCode::kInvalidArgument, fmt::format("hash routing of {} tokens got no token ids; give one for each token", args.norm.M)};
+  }
+  BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
+  NormRouteArgs all = args;
+  all.route = args_;
+  all.route.T = args.norm.M;
+  all.route.token_ids = args.route.token_ids;
+  all.route.ids = args.route.ids;
+  all.route.weights = args.route.weights;
+  LaunchShape shape;
+  // A block for each tile of experts, as far as a cluster reaches.
+  const int tiles = (args_.E + kNormRouteExperts - 1) / kNormRouteExperts;
+  shape.cluster_x = 1;
+  while (static_cast<int>(shape.cluster_x) < std::min(tiles, kNormRouteCluster)) shape.cluster_x *= 2;
+  shape.grid_x = shape.cluster_x;
+  shape.grid_y = static_cast<uint32_t>(args.norm.M);
+  shape.threads = 32 * kNormRouteWarps;
+  shape.shared_bytes = static_cast<uint32_t>(2 * args.norm.H);
+  shape.dependent = true;
+  std::array<void*, 1> parameters = {&all};
+  return Launch(*norm_kernel_, shape, stream, parameters);
+}
+
+void AppendRouteSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   for (const int values : kLaneValues) specs.push_back(RouteSpec(values));
+  for (const int values : kLaneValues) {
+    if (arch.major >= 9 && 32 * values <= Router::kMostNormedExperts) specs.push_back(NormRouteSpec(values));
+  }
 }
 
 }  // namespace billfish::cuda

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <map>
 #include <span>
-#include <utility>
 
 #include "billfish/cuda.h"
 #include "billfish/model.h"
@@ -22,6 +21,7 @@ namespace billfish::model {
 struct CudaScratch {
   int64_t tokens = 0, sequences = 1, logit_rows = 0;
   float *x = nullptr, *delta = nullptr;  ///< [tokens][hidden]
+  float* other_x = nullptr;              ///< [at most kMostNormedRows][hidden]: kernels that fuse the sum into it move x there and back
   uint16_t* input = nullptr;             ///< what the next matrix reads, [tokens][widest]
   float* qkv = nullptr;
   uint16_t* q = nullptr;

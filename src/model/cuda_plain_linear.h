@@ -25,6 +25,9 @@ class CudaPlainLinear {
   Status Forward(ConstTensorView x, TensorView y, CudaStream stream) const;
 
   static constexpr std::string_view kName = "linear_plain";
+  cuda::PlainType type() const { return type_; }
+  const void* weight() const { return weight_.data(); }                               ///< [N][K]
+  const float* bias() const { return reinterpret_cast<const float*>(bias_.data()); }  ///< [N] or null
   int64_t N() const { return N_; }
   int64_t K() const { return K_; }
   size_t bytes() const { return weight_.bytes() + bias_.bytes(); }

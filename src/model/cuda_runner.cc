@@ -34,6 +34,8 @@ class CudaRunner::Call {
         config_(runner.model_->config),
         cache_(cache),
         s_(cache.scratch),
+        x_(s_.x),
+        other_x_(s_.other_x),
         first_(tokens.first),
         decodes_(tokens.per_sequence() == 1),
         T_(tokens.rows()),
@@ -55,14 +57,17 @@ class CudaRunner::Call {
   Status Attend(const Layer& layer, const LayerVectors& vectors, int64_t index);
   Status Scores(const Layer& layer, const LayerVectors& vectors, int64_t index);
   Status Dense(const Layer& layer);
-  Status Experts(const Layer& layer);
+  Status Experts(const Layer& layer, const LayerVectors& vectors);
+  bool RoutesAtOnce(const Layer& layer) const;
+  Status NormAndRoute(const Layer& layer, const LayerVectors& vectors, const Routing& routing);
 
   const CudaRunner& runner_;
   const ModelConfig& config_;
   const CudaCache& cache_;
   const CudaScratch& s_;
-  int64_t first_;  // sequence
-  bool decodes_;   // each row continues a sequence of its own
+  float *x_, *other_x_;  // the residual stream is in x_
+  int64_t first_;        // sequence
+  bool decodes_;         // each row continues a sequence of its own
   int64_t T_;
   CUstream stream_;
   Workspace workspace_;
@@ -95,6 +100,7 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
   const float *cosines = reinterpret_cast<const float*>(cache_.rope.data()), *sines = cosines + cache_.capacity * config_.rope.dim / 2;
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));
   if (decodes_) {
+    const CudaPlainLinear* router = layer.config.moe ? layer.router->plain() : nullptr;
     return runner_.ops_.AttentionDecode({.qkv = s_.qkv,
                                          .q_norm = vectors.q_norm,
                                          .k_norm = vectors.k_norm,
@@ -114,7 +120,9 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
                                          .eps = config_.norm_eps,
                                          .T = Int(T_),
                                          .heads = Int(config_.heads),
-                                         .kv_heads = Int(config_.kv_heads)},
+                                         .kv_heads = Int(config_.kv_heads),
+                                         .soon = router == nullptr ? nullptr : router->weight(),
+                                         .soon_bytes = router == nullptr ? 0 : static_cast<int64_t>(router->weight_bytes())},
                                         stream_);
   }
   BILLFISH_RETURN_IF_ERROR(runner_.ops_.Rope({.qkv = s_.qkv,
@@ -157,12 +165,46 @@ Status CudaRunner::Call::Dense(const Layer& layer) {
   return Multiply(layer.down, T_, I, Output(s_.delta, T_, config_.hidden));
 }
 
-Status CudaRunner::Call::Experts(const Layer& layer) {
-  const TensorView logits = Output(s_.router, T_, config_.experts);
-  BILLFISH_RETURN_IF_ERROR(Multiply(*layer.router, T_, config_.hidden, logits));
+// Few rows by a small bf16 router on a GPU that has the kernel: sum, norm, matrix and rule are one launch.
+bool CudaRunner::Call::RoutesAtOnce(const Layer& layer) const {
+  const CudaPlainLinear* router = layer.router->plain();
+  return T_ <= cuda::kMostNormedRows && runner_.norm_router_ && runner_.norm_router_->CanNorm(config_.hidden) && router != nullptr &&
+         router->type() == cuda::PlainType::kBF16;
+}
+
+Status CudaRunner::Call::NormAndRoute(const Layer& layer, const LayerVectors& vectors, const Routing& routing) {
+  if (!Runs(StepPart::kOther)) return OkStatus();
+  const CudaPlainLinear& router = *layer.router->plain();
+  cuda::NormRouteArgs args;
+  args.norm = {.x = x_,
+               .delta = s_.delta,
+               .weight = vectors.mlp_norm,
+               .sum = other_x_,
+               .y = s_.input,
+               .eps = config_.norm_eps,
+               .M = Int(T_),
+               .H = Int(config_.hidden)};
+  args.weight = static_cast<const uint16_t*>(router.weight());
+  args.bias = router.bias();
+  args.route.token_ids = cache_.ids();
+  args.route.ids = routing.ids.as<int32_t>();
+  args.route.weights = routing.weights.as<float>();
+  std::swap(x_, other_x_);
+  return runner_.norm_router_->RunNormed(args, stream_);
+}
+
+// From the sum of the residual stream with the delta to the experts' delta.
+Status CudaRunner::Call::Experts(const Layer& layer, const LayerVectors& vectors) {
   const Routing routing{{s_.expert_ids, DType::kI32, {T_, config_.top_k}, runner_.device_}, Output(s_.expert_weights, T_, config_.top_k)};
-  if (Runs(StepPart::kOther)) {
-    BILLFISH_RETURN_IF_ERROR(runner_.router_.Forward(logits, {cache_.ids(), DType::kI32, {T_}, runner_.device_}, routing, ctx_));
+  if (RoutesAtOnce(layer)) {
+    BILLFISH_RETURN_IF_ERROR(NormAndRoute(layer, vectors, routing));
+  } else {
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, s_.delta, vectors.mlp_norm, T_));
+    const TensorView logits = Output(s_.router, T_, config_.experts);
+    BILLFISH_RETURN_IF_ERROR(Multiply(*layer.router, T_, config_.hidden, logits));
+    if (Runs(StepPart::kOther)) {
+      BILLFISH_RETURN_IF_ERROR(runner_.router_.Forward(logits, {cache_.ids(), DType::kI32, {T_}, runner_.device_}, routing, ctx_));
+    }
   }
   if (!Runs(StepPart::kWeights)) return OkStatus();
   return layer.experts->Forward(Input(T_, config_.hidden), routing, Output(s_.delta, T_, config_.hidden), ctx_);
@@ -172,7 +214,7 @@ Status CudaRunner::Call::Layers() {
   if (Runs(StepPart::kOther)) {
     BILLFISH_RETURN_IF_ERROR(runner_.ops_.Embedding({.table = runner_.embedding_.data(),
                                                      .ids = cache_.ids(),
-                                                     .x = s_.x,
+                                                     .x = x_,
                                                      .table_f32 = runner_.embedding_f32_ ? 1 : 0,
                                                      .T = Int(T_),
                                                      .H = Int(config_.hidden)},
@@ -182,18 +224,22 @@ Status CudaRunner::Call::Layers() {
   for (size_t index = 0; index < runner_.layers_.size(); ++index) {
     const Layer& layer = runner_.model_->layers[index];
     const LayerVectors& vectors = runner_.layers_[index];
-    BILLFISH_RETURN_IF_ERROR(Norm(s_.x, delta, vectors.attention_norm, T_));
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta, vectors.attention_norm, T_));
     BILLFISH_RETURN_IF_ERROR(Attend(layer, vectors, static_cast<int64_t>(index)));
     delta = s_.delta;
-    BILLFISH_RETURN_IF_ERROR(Norm(s_.x, delta, vectors.mlp_norm, T_));
-    BILLFISH_RETURN_IF_ERROR(layer.config.moe ? Experts(layer) : Dense(layer));
+    if (layer.config.moe) {
+      BILLFISH_RETURN_IF_ERROR(Experts(layer, vectors));
+      continue;
+    }
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta, vectors.mlp_norm, T_));
+    BILLFISH_RETURN_IF_ERROR(Dense(layer));
   }
   return OkStatus();
 }
 
 Status CudaRunner::Call::Logits(int64_t first, int64_t rows, TensorView y) {
   const int64_t offset = first * config_.hidden;
-  BILLFISH_RETURN_IF_ERROR(Norm(s_.x + offset, s_.delta + offset, runner_.final_norm_, rows));
+  BILLFISH_RETURN_IF_ERROR(Norm(x_ + offset, s_.delta + offset, runner_.final_norm_, rows));
   return Multiply(runner_.model_->lm_head, rows, config_.hidden, y);
 }
 
@@ -215,6 +261,7 @@ Result<std::unique_ptr<CudaRunner>> CudaRunner::Create(LoadedModel& model, std::
   BILLFISH_ASSIGN_OR_RETURN(runner->ops_, cuda::ModelOps::Create(*runner->gpu_, config.head_dim));
   if (config.router) {
     BILLFISH_ASSIGN_OR_RETURN(runner->router_, Router::Create(*config.router, device));
+    BILLFISH_ASSIGN_OR_RETURN(runner->norm_router_, cuda::Router::Create(*config.router, *runner->gpu_));
   }
   BILLFISH_RETURN_IF_ERROR(runner->UploadVectors());
   BILLFISH_RETURN_IF_ERROR(runner->UploadEmbedding(model.embedding));

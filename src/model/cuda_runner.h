@@ -5,11 +5,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "billfish/moe.h"
 #include "cuda/model_ops.h"
+#include "cuda/route.h"
 #include "model/cuda_cache.h"
 #include "model/kv_cache.h"
 #include "model/loader.h"
@@ -53,6 +55,7 @@ class CudaRunner {
   bool record_decode_ = true;
   cuda::ModelOps ops_;
   Router router_;
+  std::optional<cuda::Router> norm_router_;  ///< the same rule in one launch with the norm and the matrix before it
   DeviceBuffer vectors_, embedding_;
   bool embedding_f32_ = false;
   std::vector<LayerVectors> layers_;

@@ -36,6 +36,8 @@ class FusedLinear {
   Status Forward(ConstTensorView x, TensorView y, ExecContext& ctx) const;
   size_t WorkspaceBytes(int64_t M) const;
   int64_t N() const { return n_; }
+  /// The matrix as a GPU holds it row by row, or null: it is in several pieces, or is not kept like that.
+  const CudaPlainLinear* plain() const { return pieces_.size() == 1 && pieces_[0].plain ? &*pieces_[0].plain : nullptr; }
   void Summarise(std::vector<ModuleSummary>& modules) const;
 
  private:

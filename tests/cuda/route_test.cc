@@ -7,7 +7,10 @@
 #include <cmath>
 #include <set>
 
+#include "core/float_formats.h"
+#include "cuda/model_ops.h"
 #include "reference/route.h"
+#include "support/device_array.h"
 #include "support/device_numbers.h"
 #include "support/random_tensor.h"
 
@@ -161,6 +164,99 @@ TEST(Router, HashRoutingReadsTheTable) {
   }
 }
 
+// The three launches that RunNormed replaces, from the norm that it made: the order of a sum may round that differently.
+TEST(Router, NormMatrixAndRuleAtOnceAreWhatTheyAreOneByOne) {
+  BILLFISH_NEEDS_GPU();
+  const auto device = GpuDevice::Get(0);
+  ASSERT_TRUE(device);
+  if ((*device)->arch().major < 9) GTEST_SKIP() << "the GPU has no clusters";
+  const auto ops = ModelOps::Create(**device, 64);
+  const auto linear = LinearPlain::Create(**device);
+  ASSERT_TRUE(ops && linear);
+  struct Case {
+    int T, E, H, top_k;
+    Score score;
+    bool delta, bias, grouped;
+  };
+  for (const Case& c :
+       {Case{1, 128, 2048, 8, Score::kSoftmax, true, false, false}, Case{16, 128, 2048, 8, Score::kSoftmax, true, false, false},
+        Case{1, 32, 2880, 4, Score::kTopKSoftmax, true, true, false}, Case{5, 60, 64, 4, Score::kSoftmax, false, false, false},
+        Case{3, 8, 96, 2, Score::kSigmoid, true, true, false}, Case{2, 512, 4096, 10, Score::kSoftmax, true, false, false},
+        Case{2, 256, 7168, 8, Score::kSigmoid, true, false, true}, Case{1, 100, 16384, 3, Score::kSqrtSoftplus, false, true, false},
+        Case{1, 1, 32, 1, Score::kSoftmax, true, false, false}}) {
+    SCOPED_TRACE(testing::Message() << c.T << " rows of " << c.H << " to " << c.E << " experts");
+    RouterRule rule{c.score, c.E, c.top_k};
+    rule.renormalize = true;
+    if (c.grouped) {
+      rule.n_group = 8, rule.topk_group = 4;
+      rule.correction = test::Gaussian(static_cast<size_t>(c.E), 5, 0.2f);
+    }
+    const auto router = Router::Create(rule, **device);
+    ASSERT_TRUE(router) << router.status().message();
+    ASSERT_TRUE(router->CanNorm(c.H));
+    const auto count = static_cast<size_t>(c.T * c.H), slots = static_cast<size_t>(c.T * c.top_k), scores = static_cast<size_t>(c.T * c.E);
+    const std::vector<float> rows = test::Gaussian(count, 31);
+    const test::DeviceArray<float> x(rows), x_once(count, NAN), delta(test::Gaussian(count, 32)),
+        norm(test::Gaussian(static_cast<size_t>(c.H), 33)), bias(test::Gaussian(static_cast<size_t>(c.E), 34)), logits(scores, NAN);
+    const test::DeviceArray<float> weights(slots, NAN), weights_once(slots, NAN);
+    const test::DeviceArray<int32_t> ids(slots, -7), ids_once(slots, -7);
+    const test::DeviceArray<uint16_t> y(count, 0x7fc0), y_once(count, 0x7fc0),
+        matrix(test::ToBF16(test::Gaussian(static_cast<size_t>(c.E * c.H), 35, 1 / std::sqrt(static_cast<float>(c.H)))));
+    NormRouteArgs args;
+    args.norm = {.x = x.get(),
+                 .delta = c.delta ? delta.get() : nullptr,
+                 .weight = norm.get(),
+                 .sum = x_once.get(),
+                 .y = y_once.get(),
+                 .eps = 1e-6f,
+                 .M = c.T,
+                 .H = c.H};
+    args.weight = matrix.get();
+    args.bias = c.bias ? bias.get() : nullptr;
+    args.route.ids = ids_once.get();
+    args.route.weights = weights_once.get();
+    ASSERT_TRUE(router->RunNormed(args, nullptr).ok());
+    ASSERT_EQ(x.Read(), rows);
+    ASSERT_TRUE(ops->RmsNorm({.x = x.get(), .delta = args.norm.delta, .weight = norm.get(), .y = y.get(), .eps = 1e-6f, .T = c.T, .H = c.H},
+                             nullptr)
+                    .ok());
+    ASSERT_EQ(x_once.Read(), x.Read());
+    const auto y_found = y_once.Read(), y_wanted = y.Read();
+    for (size_t i = 0; i < count; ++i) {
+      const float wanted = F32FromBF16(y_wanted[i]);
+      ASSERT_NEAR(F32FromBF16(y_found[i]), wanted, std::fabs(wanted) * 0x1p-7f) << i;
+    }
+    ASSERT_TRUE(linear
+                    ->Run({.x = y_once.get(),
+                           .weight = matrix.get(),
+                           .bias = args.bias,
+                           .y = logits.get(),
+                           .x_stride = c.H,
+                           .y_stride = c.E,
+                           .type = PlainType::kBF16,
+                           .M = c.T,
+                           .N = c.E,
+                           .K = c.H},
+                          nullptr)
+                    .ok());
+    ASSERT_TRUE(router->Run(logits.get(), c.E, c.T, nullptr, ids.get(), weights.get(), nullptr).ok());
+    EXPECT_EQ(ids_once.Read(), ids.Read());
+    const auto found = weights_once.Read(), wanted = weights.Read();
+    for (size_t i = 0; i < slots; ++i) EXPECT_NEAR(found[i], wanted[i], 3e-6f * std::fabs(wanted[i]) + 1e-7f) << i;
+    // The same again: nothing depends on which block ends first.
+    ASSERT_TRUE(
+        router
+            ->RunNormed({.norm = {.x = x_once.get(), .weight = norm.get(), .sum = x.get(), .y = y.get(), .eps = 1e-6f, .M = c.T, .H = c.H},
+                         .weight = args.weight,
+                         .bias = args.bias,
+                         .route = args.route},
+                        nullptr)
+            .ok());
+    EXPECT_EQ(y.Read(), y_found);
+    EXPECT_EQ(weights_once.Read(), found);
+  }
+}
+
 TEST(Router, RefusesWhatItCannotHold) {
   BILLFISH_NEEDS_GPU();
   const auto device = GpuDevice::Get(0);
@@ -176,6 +272,15 @@ TEST(Router, RefusesWhatItCannotHold) {
   const auto router = Router::Create(hashed, **device);
   ASSERT_TRUE(router) << router.status().message();
   EXPECT_THAT(std::string(router->Run(nullptr, 4, 2, nullptr, nullptr, nullptr, nullptr).message()), HasSubstr("got no token ids"));
+  if ((*device)->arch().major < 9) return;
+  NormRouteArgs normed;
+  normed.norm.M = 3;
+  EXPECT_THAT(std::string(router->RunNormed(normed, nullptr).message()), HasSubstr("hash routing of 3 tokens got no token ids"));
+  EXPECT_FALSE(router->CanNorm(48));
+  EXPECT_FALSE(router->CanNorm(16416));
+  const auto wide = Router::Create(RouterRule{Score::kSoftmax, 513, 2}, **device);
+  ASSERT_TRUE(wide) << wide.status().message();
+  EXPECT_FALSE(wide->CanNorm(64));
 }
 
 }  // namespace

@@ -213,6 +213,16 @@ struct GroupParts {
   }
 };
 
+// Every block asks for a part, those without work too.
+__device__ __forceinline__ void PrefetchSoon(const AttentionDecodeArgs& args) {
+  constexpr int64_t kLine = 128;
+  const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
+  const int64_t block = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  for (int64_t at = (block * blockDim.x + threadIdx.x) * kLine; at < args.soon_bytes; at += blocks * blockDim.x * kLine) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(args.soon) + at));
+  }
+}
+
 // The last block to end adds up the clusters. The parts that others wrote are read past the first-level cache.
 __device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, const Work& work, const GroupParts& parts, int warp,
                                             int lane) {
@@ -255,6 +265,7 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) attention_decode(const
   const Shared shared{shared_bytes};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   AllowDependents();
+  PrefetchSoon(args);
   const Work work(args);
   if (work.group >= work.groups) return;  // the whole cluster
   ClusterArrive();                        // this block can be written to

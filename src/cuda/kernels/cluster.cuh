@@ -14,6 +14,7 @@ inline constexpr bool kHasClusters = false;
 /// The first half of a barrier of the whole cluster: writes before it, to any block's shared memory, are seen behind ClusterWait.
 __device__ __forceinline__ void ClusterArrive() {
 #if __CUDA_ARCH__ >= 900
+  __syncwarp();
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
 }
@@ -40,6 +41,16 @@ __device__ __forceinline__ void StoreInBlock(float2* shared, int rank, float2 v)
   uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
   asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(there), "f"(v.x), "f"(v.y) : "memory");
+#else
+  *shared = v;
+#endif
+}
+
+__device__ __forceinline__ void StoreInBlock(float* shared, int rank, float v) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(v) : "memory");
 #else
   *shared = v;
 #endif
