@@ -1,5 +1,4 @@
-// y = x . W^T for few rows of x, by src/cuda/kernels/w4a16_linear_decode_sm80.cu and, for 17 to 64 rows on compute capability 9.0,
-// _sm90.cu: W is read once, at the speed of the memory.
+// y = x . W^T for few rows of x, by src/cuda/kernels/w4a16_linear_decode_sm80.cu: W is read once, at the speed of the memory.
 //
 // Create compiles or loads every variant; Run picks one by M and launches it: no allocation, no compilation, no synchronisation, no
 // workspace, so that it may be captured. Results are the same every time: each sum has one order, which depends on the shapes and the
@@ -22,13 +21,11 @@ namespace billfish::cuda {
 /// What the kernel is compiled for: the macros of its file.
 struct LinearDecodeVariant {
   int tokens = 8;         ///< rows of x at most: 8 or 16
-  int row_blocks = 4;     ///< 16-row blocks of an item
-  int groups = 1;         ///< of a CTA, each at its own item
-  int warps = 8;          ///< of a group in a CTA
-  int blocks = 1;         ///< CTAs an SM
-  int stages = 2;         ///< units in a warp's ring
-  int buffers = 1;        ///< items whose sums are on their way at a time
-  bool stream_x = false;  ///< x comes through the rings and does not stay in shared memory
+  int row_blocks = 2;     ///< 16-row blocks of an item
+  int warps = 16;         ///< of a CTA
+  int stages = 2;         ///< steps that a warp has in registers or on the way
+  int buffers = 2;        ///< items whose sums are on their way at a time
+  bool stream_x = false;  ///< x is read from global memory again and again and does not stay in shared memory
 };
 
 /// How a call is spread over the device.
@@ -58,14 +55,15 @@ class LinearDecode {
     std::array<int, 4> clusters{};  ///< of 1, 2, 4, 8 CTAs that run at the same time; 0: they cannot run
   };
   LinearDecodePlan PlanFor(int64_t M) const;
+  int64_t Steps() const;
 
   const GpuDevice* device_ = nullptr;
   TileView weight_;
   std::vector<Loaded> loaded_;  ///< by rising tokens
 };
 
-/// The kernels for a K of so many units on a device of this architecture, by rising tokens.
-std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, int64_t units, Arch arch);
+/// The kernels of a layout on a device of this architecture, by rising tokens.
+std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, Arch arch);
 KernelSpec LinearDecodeSpec(const TileLayout& layout, const LinearDecodeVariant& variant, bool half, Arch arch);
 
 /// What `billfish kernels` lists.

@@ -6,7 +6,7 @@
 
 namespace billfish::cuda {
 
-/// Units that a warp takes at a time: 4-bit units of 64 columns go in pairs.
+/// Units of a step, which a warp takes at a time: 4-bit units of 64 columns go in pairs.
 BILLFISH_HD constexpr int LinearDecodeStepUnits(const TileLayout& layout) {
   return layout.code_bits() == 4 && layout.unit_k() == 64 ? 2 : 1;
 }

@@ -48,4 +48,27 @@ __device__ __forceinline__ uint4 LoadOnce16(const void* global, uint64_t policy)
   return v;
 }
 
+/// The same for 0, 2, 4, 8, 16 or 32 bytes at an address aligned to them (32: to 16).
+template <int kBytes>
+__device__ __forceinline__ void LoadOnce(const void* global, uint64_t policy, uint32_t* words) {
+  if constexpr (kBytes == 2) {
+    asm volatile("{ .reg .b16 h; ld.global.nc.L1::no_allocate.L2::cache_hint.b16 h, [%1], %2; cvt.u32.u16 %0, h; }"
+                 : "=r"(words[0])
+                 : "l"(global), "l"(policy));
+  } else if constexpr (kBytes == 4) {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(words[0]) : "l"(global), "l"(policy));
+  } else if constexpr (kBytes == 8) {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v2.u32 {%0,%1}, [%2], %3;"
+                 : "=r"(words[0]), "=r"(words[1])
+                 : "l"(global), "l"(policy));
+  } else {
+    static_assert(kBytes % 16 == 0);
+#pragma unroll
+    for (int i = 0; i < kBytes / 16; ++i) {
+      const uint4 v = LoadOnce16(static_cast<const uint8_t*>(global) + 16 * i, policy);
+      words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+    }
+  }
+}
+
 }  // namespace billfish::cuda
