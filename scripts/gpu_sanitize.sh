@@ -22,6 +22,7 @@ moe_combine.cu                  CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
 moe_route.cu                    Router.CorrectionAndGroupsSteerTheChoiceButNotTheWeights
 moe_sort.cu                     CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
 moe_sort_chunks.cu              CudaMoe.SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder
+norm_route.cu                   Router.NormMatrixAndRuleAtOnceAreWhatTheyAreOneByOne
 pack_tiles.cu                   TilePack.HoldsTheNumbersOfAwkwardShapes
 read_probe.cu                   GpuTest.KernelsLoadOnceAndRun
 rms_norm.cu                     ModelOpsTest.RmsNormAddsTheDeltaAndNormalisesTheSum
