@@ -38,8 +38,6 @@ END
 }
 
 filter=$(kernels | grep -E "${BILLFISH_SANITIZE_ONLY:-.}" | awk '{printf "%s:", $2}')
-# Without the tool first: compiles the kernels into the cache, and says whether they are right at all.
-"$build/tests/cuda_test" --gtest_filter="$filter" --gtest_brief=1
 for tool in "$@"; do
   printf '== %s\n' "$tool"
   compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 20 "$build/tests/cuda_test" --gtest_filter="$filter" --gtest_brief=1
