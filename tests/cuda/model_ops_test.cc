@@ -414,6 +414,57 @@ TEST_F(Attention, RowsOfADecodeAreTheirOwnSequences) {
   for (size_t i = 0; i < rows; ++i) ASSERT_NEAR(FromBF16(found[i]), FromBF16(expected[i]), 0.02) << i;
 }
 
+// The more rows, the fewer blocks share one: the order of the sums changes, no more.
+TEST_F(Attention, RowsOfALargeStepAreThoseOfSmallOnes) {
+  const Heads shape{128, 8, 2};
+  const ModelOps ops = Ops(shape.D);
+  constexpr int kCapacity = 300;
+  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2, row = shape.heads * shape.D;
+  const int slot = shape.kv_heads * kCapacity * shape.D;
+  const DeviceArray<float> cosines(Gaussian(static_cast<size_t>(kCapacity * half), 31)),
+      sines(Gaussian(static_cast<size_t>(kCapacity * half), 32));
+  for (const int T : {24, 40, 160}) {
+    const DeviceArray<float> qkv(Gaussian(static_cast<size_t>(T * width), 33));
+    const std::vector<uint16_t> old = ToBF16(Gaussian(static_cast<size_t>(T * slot), 34));
+    const auto rows = static_cast<size_t>(T * row);
+    const DeviceArray<uint16_t> keys(old), values(old), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
+    std::vector<int32_t> places;
+    for (int t = 0; t < T; ++t) places.push_back(t * 37 % kCapacity);
+    const DeviceArray<int32_t> positions(places);
+    const DeviceArray<float> partial(static_cast<size_t>(T * DecodePartialFloats(shape.heads, shape.kv_heads, shape.D)), NAN);
+    const DeviceArray<int32_t> arrivals(static_cast<size_t>(T * DecodeTiles(shape.heads, shape.kv_heads)), 0);
+    const AttentionDecodeArgs all{.qkv = qkv.get(),
+                                  .cosines = cosines.get(),
+                                  .sines = sines.get(),
+                                  .positions = positions.get(),
+                                  .keys = keys.get(),
+                                  .values = values.get(),
+                                  .out = out.get(),
+                                  .partial = partial.get(),
+                                  .arrivals = arrivals.get(),
+                                  .capacity = kCapacity,
+                                  .slot_stride = slot,
+                                  .window = 200,
+                                  .scale = 0.1f,
+                                  .eps = 1e-6f,
+                                  .T = T,
+                                  .heads = shape.heads,
+                                  .kv_heads = shape.kv_heads};
+    ExpectOk(ops.AttentionDecode(all, nullptr));
+    for (int t = 0; t < T; ++t) {
+      AttentionDecodeArgs one = all;
+      one.qkv += t * width, one.positions += t, one.keys = keys1.get() + t * slot, one.values = values1.get() + t * slot;
+      one.out = out1.get() + t * row, one.T = 1;
+      ExpectOk(ops.AttentionDecode(one, nullptr));
+    }
+    EXPECT_EQ(keys.Read(), keys1.Read());
+    EXPECT_EQ(values.Read(), values1.Read());
+    const std::vector<uint16_t> found = out.Read(), expected = out1.Read();
+    for (size_t i = 0; i < rows; ++i)
+      ASSERT_NEAR(FromBF16(found[i]), FromBF16(expected[i]), 0.02 + 0.01 * std::fabs(FromBF16(expected[i]))) << T << " rows, " << i;
+  }
+}
+
 TEST_F(Attention, PrefillIsTheDefinition) {
   for (const Heads& shape : kShapes) {
     const ModelOps ops = Ops(shape.D);
