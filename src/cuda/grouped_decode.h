@@ -38,6 +38,13 @@ struct DecodeWork {
   bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
 };
 
+/// The kernel that adds up the experts of one token (w4a16_token_down_sm80.cu).
+struct TokenVariant {
+  int warps;   ///< of a block, which split the units of all experts
+  int ahead;   ///< units that a warp has in registers
+  int blocks;  ///< an SM
+};
+
 /// With ids: the down kernel adds the slots of a token up by itself, whichever warp finishes 16 columns last. Without: see MoePipeline.
 struct DecodeCombine {
   int32_t* arrivals = nullptr;  ///< [4 * panels of the down matrix] on the device, cleared by the gate|up call, counted up by the down call
@@ -63,6 +70,8 @@ class GroupedDecode {
   /// The same for work with ids and few slots: gate|up clears `arrivals` counters, down combines.
   Status RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals, int64_t count,
                    CUstream stream) const;
+  /// One token goes to a kernel of its own where `out` has few columns and shared memory room for h: it uses neither `out` nor the
+  /// counters.
   Status RunDown(const DecodeWork& work, const void* h, int64_t h_stride, void* out, int64_t out_stride, const DecodeCombine& combine,
                  CUstream stream) const;
 
@@ -73,6 +82,7 @@ class GroupedDecode {
   };
   GroupedDecodeArgs Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const;
   const Loaded* Choose(const DecodeWork& work) const;
+  Status LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const;
   Status LaunchOn(const GroupedDecodeArgs& args, const DecodeWork& work, CUstream stream) const;
 
   const GpuDevice* device_ = nullptr;
@@ -80,9 +90,13 @@ class GroupedDecode {
   ActivationParameters parameters_;
   bool gated_ = false, activated_ = false;
   std::vector<Loaded> variants_;  ///< by rising rows, then warps
+  TokenVariant token_variant_{};
+  LoadedKernel token_kernel_;  ///< without an activation
 };
 
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch);
+TokenVariant TokenVariantOf(const TileLayout& layout);
+KernelSpec TokenSpec(const TileLayout& layout, Arch arch, bool half);
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation);
 
 /// What `billfish kernels` lists.
