@@ -34,6 +34,7 @@ w4a16_linear_tile_sm80.cu       Kernels/LinearTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm80.cu       Kernels/GroupedTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm90a.cu      Kernels/LinearTileCores.MultipliesByF16/Best
 w4a16_linear_tile_sm90a.cu      Kernels/GroupedTileCores.MultipliesByF16/Best
+w4a16_token_down_sm80.cu        CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
 END
 }
 
