@@ -9,6 +9,8 @@
 // Keys and values before the new one arrive while the previous kernel ends: they were written by earlier steps, which have ended, and
 // no kernel of this step writes them, as it adds the new place alone. The position must stand in memory before the step begins.
 //
+// One block an SM suffices: room for more would cost registers in memory.
+//
 // Sums meet in a fixed order: the warps of a block, the blocks of a cluster (row r in block r % kCtas), the clusters in the block that ends
 // last. Positions are read from memory: a recorded graph serves growing sequences. Grid: kCtas, DecodeTiles, groups * T.
 #define BF_ACT 0
@@ -260,7 +262,7 @@ __device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, con
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * kWarps) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
+extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
   const Shared shared{shared_bytes};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
