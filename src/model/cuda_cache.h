@@ -53,6 +53,7 @@ struct CudaCache {
   struct Step {
     int64_t first, rows;  ///< one token of each of these sequences, logits to scratch.logits
     bool greedy;          ///< then also the choices
+    // NOLINTNEXTLINE(modernize-use-nullptr): in what the compiler writes
     auto operator<=>(const Step&) const = default;
   };
   std::map<Step, CudaGraph> decode;  ///< recorded when first used

@@ -212,8 +212,7 @@ Status Model::Forward(std::span<const int32_t> ids, KvCache& cache, TensorView l
     } else if (wanted && begin + count == T) {
       rows = logits;
     }
-    const Status status =
-        impl_->RunChunk({ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), sequence}, *state, rows, ctx);
+    Status status = impl_->RunChunk({ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), sequence}, *state, rows, ctx);
     if (!status.ok()) {
       length = before;
       return status;
