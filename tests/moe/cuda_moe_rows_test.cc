@@ -18,8 +18,9 @@ constexpr int64_t kTokenCounts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,   10,  11
 constexpr int64_t kExperts = 6, kHidden = 192, kIntermediate = 104, kTopK = 2;
 
 // Both round h to bf16. A sum within fp32 error of a tie may round to the other neighbour, 2^-9 of one of kIntermediate hidden values: rare
-// over all, visible in a single token or tile.
-constexpr double kWhole = 2e-4, kPart = 1e-2;
+// over all, visible in a single token or tile. One such value of average size is 2^-9 / sqrt(kIntermediate) = 1.9e-4 of a token; the
+// largest ones of few tokens were seen to make 2.4e-4 of the whole.
+constexpr double kWhole = 5e-4, kPart = 1e-2;
 
 class CudaMoeRows : public testing::TestWithParam<std::string_view> {};
 
