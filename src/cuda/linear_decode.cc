@@ -15,26 +15,27 @@
 namespace billfish::cuda {
 namespace {
 
-constexpr int64_t kLargeShared = 128 << 10;
+constexpr int64_t kSmallShared = 128 << 10, kLargeShared = 200 << 10;
 constexpr int kMostSplitsLog2 = 3;  // the largest cluster that every device takes is 8
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool HasClusters(Arch arch) { return arch.major >= 9; }
 
-// Dynamic shared memory that a CTA may use (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; 1 KB a CTA is
-// the system's).
-int64_t SharedOfBlock(Arch arch) {
+// Dynamic shared memory that a CTA may use where `blocks` share an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute
+// Capability"; 1 KB a CTA is the system's).
+int64_t SharedOfBlock(Arch arch, int blocks) {
   int sm = 228 << 10;
   if (arch.number() == 80) sm = 164 << 10;
   if (arch.number() == 86 || arch.number() == 89 || arch.number() == 120) sm = 100 << 10;
-  return sm - 1024;
+  return sm / blocks - 1024;
 }
 
-// Reduction::Shared and KeptRows::Shared.
-int64_t BytesBesideX(const LinearDecodeVariant& v) {
+// RingSteps::kSharedBytes, Reduction::Shared and KeptRows::Shared.
+int64_t BytesBesideX(const TileLayout& layout, const LinearDecodeVariant& v) {
+  const int64_t step = int64_t{LinearDecodeStepUnits(layout)} * layout.unit_bytes() * v.row_blocks / 4;
   const int64_t sums = int64_t{v.warps} * v.row_blocks * (v.tokens / 8) * 128 * 4, barriers = 2 * 8, parts = 4 * 8;
-  return v.buffers * (sums + barriers) + parts;
+  return (v.ring ? v.warps * v.stages * step : 0) + v.buffers * (sums + barriers) + parts;
 }
 
 // A row of the longest slice of K in shared memory. For ldmatrix an odd number of 16-byte chunks, so that eight rows lie in different
@@ -44,12 +45,12 @@ int64_t XRowBytes(const TileLayout& layout, int64_t steps, int splits_log2) {
 }
 
 int64_t SharedBytes(const TileLayout& layout, const LinearDecodeVariant& v, int64_t steps, int splits_log2, int64_t M) {
-  return BytesBesideX(v) + (v.stream_x ? 0 : M * XRowBytes(layout, steps, splits_log2));
+  return BytesBesideX(layout, v) + (v.stream_x ? 0 : M * XRowBytes(layout, steps, splits_log2));
 }
 
 // How many clusters of this size the device runs at the same time: it is cut into parts whose sizes no cluster size need divide.
 Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, const LinearDecodeVariant& v, int size, int64_t shared) {
-  const int ctas = device.info().sms;
+  const int ctas = device.info().sms * v.blocks;
   if (size == 1) return ctas;
   BILLFISH_ASSIGN_OR_RETURN(const DriverApi* api, Driver());
   CUlaunchAttribute attribute{};
@@ -70,35 +71,41 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
   return clusters;
 }
 
-// Microseconds of a call on an H200, of which only the ratios matter: the rounds of items that the fullest CTA has, each with its share of
-// the steps and its end; the meeting of clusters; and the copy of x.
+// Microseconds of a call on an H200, of which only the ratios matter: the items that the CTAs of the fullest SM have, one after the other,
+// each with its share of the steps and its end; the meeting of clusters; the copies of x; and what two CTAs an SM save, where the next call
+// begins in the place of the first that ends.
 double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t rounds, int64_t slice, int splits_log2, int64_t x_bytes) {
   const double step = 0.8 * v.row_blocks / 2.0 * LinearDecodeStepUnits(layout) * layout.unit_bytes() / 4352.0;
-  const double x = (v.stream_x ? 8.0 * static_cast<double>(rounds) : 1.0) * static_cast<double>(x_bytes) / 80e3;
-  return static_cast<double>(rounds) * (step * static_cast<double>(slice) / v.warps + 0.25) + (splits_log2 > 0 ? 0.4 : 0.0) + x;
+  const double items = static_cast<double>(rounds * v.blocks), warps = v.warps * v.blocks;
+  const double x = (v.stream_x ? 8.0 * static_cast<double>(rounds) : v.blocks) * static_cast<double>(x_bytes) / 80e3;
+  return items * (step * static_cast<double>(slice) / warps + 0.25) + (splits_log2 > 0 ? 0.4 : 0.0) + x - (v.blocks > 1 ? 0.6 : 0.0);
 }
 
 }  // namespace
 
 std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, Arch arch) {
-  // Bytes of a lane in a step of one row block: codes, and the scales and zero points of its two rows.
+  // Bytes of a lane in a step of one row block: codes (32 or, where they are wide, 64), and the scales and zero points of its two rows.
   const int units = LinearDecodeStepUnits(layout), codes = units * layout.code_bytes() / kTileThreads;
   const int scales = units * (layout.scale_bytes() + layout.zero_bytes()) / 32;
+  const bool large = SharedOfBlock(arch, 1) > kLargeShared;
   std::vector<LinearDecodeVariant> variants;
-  const auto add = [&](int tokens, int row_blocks, int stages, bool stream_x) {
-    LinearDecodeVariant v{.tokens = tokens, .row_blocks = row_blocks, .stages = stages, .stream_x = stream_x};
-    // The further the warps may be apart, the less a late load holds up; but x needs most of the shared memory.
-    const int sums = v.warps * row_blocks * (tokens / 8) * 512;
-    v.buffers = (SharedOfBlock(arch) > kLargeShared ? 64 << 10 : 32 << 10) / sums;
-    variants.push_back(v);
-  };
-  for (const int tokens : {8, 16}) {
-    // What registers hold beside the sums without spilling.
-    const bool two = codes <= 32 && (tokens == 8 || scales <= 16);
-    for (const bool stream_x : {false, true}) {
-      if (two) add(tokens, 2, tokens == 8 ? 3 : 2, stream_x);
-      if (!two || !stream_x) add(tokens, 1, codes <= 32 || tokens == 8 ? 4 : 2, stream_x);
+  // Up to 8 rows leave room for rings. The more items the warps may be apart, the less a late step holds up.
+  const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8, buffers = large ? 3 : 1;
+  for (const bool stream_x : {false, true}) {
+    if (codes <= 32) variants.push_back({.tokens = 8, .row_blocks = 2, .warps = warps, .buffers = buffers, .stream_x = stream_x});
+    if (codes > 32 || !stream_x) {
+      variants.push_back({.tokens = 8, .row_blocks = 1, .warps = warps, .buffers = buffers + 1, .stream_x = stream_x});
     }
+  }
+  if (large) variants.push_back({.tokens = 8, .row_blocks = codes <= 32 ? 2 : 1, .warps = 8, .blocks = 2, .stages = 4, .buffers = 2});
+  // Up to 16 rows do not. What registers hold beside the sums without spilling:
+  const bool two = codes <= 32 && scales <= 16;
+  const int room = large ? 64 << 10 : 32 << 10;
+  for (const bool stream_x : {false, true}) {
+    LinearDecodeVariant v{.tokens = 16, .ring = false, .stages = 2, .buffers = room / (32 << 10), .stream_x = stream_x};
+    if (two) variants.push_back(v);
+    v.row_blocks = 1, v.stages = codes <= 32 ? 4 : 2, v.buffers = room / (16 << 10);
+    if (!two || !stream_x) variants.push_back(v);
   }
   return variants;
 }
@@ -111,10 +118,12 @@ KernelSpec LinearDecodeSpec(const TileLayout& layout, const LinearDecodeVariant&
                                {{"BF_TOKENS", v.tokens},
                                 {"BF_ROW_BLOCKS", v.row_blocks},
                                 {"BF_WARPS", v.warps},
+                                {"BF_BLOCKS", v.blocks},
+                                {"BF_RING", v.ring},
                                 {"BF_STAGES", v.stages},
                                 {"BF_BUFFERS", v.buffers},
                                 {"BF_STREAM_X", v.stream_x}});
-  spec.shared_bytes = static_cast<uint32_t>(SharedOfBlock(arch));
+  spec.shared_bytes = static_cast<uint32_t>(SharedOfBlock(arch, v.blocks));
   spec.hot = true;
   return spec;
 }
@@ -137,7 +146,7 @@ Result<LinearDecode> LinearDecode::Create(const GpuDevice& device, const TileVie
     Loaded loaded{variant, std::move(kernel)};
     for (int s = 0; s <= (HasClusters(device.arch()) ? kMostSplitsLog2 : 0); ++s) {
       const int64_t shared = SharedBytes(layout, variant, decode.Steps(), s, 1);
-      if (shared > SharedOfBlock(device.arch()) || decode.Steps() < int64_t{1} << s) continue;
+      if (shared > SharedOfBlock(device.arch(), variant.blocks) || decode.Steps() < int64_t{1} << s) continue;
       BILLFISH_ASSIGN_OR_RETURN(loaded.clusters[static_cast<size_t>(s)], ActiveClusters(device, loaded.kernel, variant, 1 << s, shared));
     }
     decode.loaded_.push_back(std::move(loaded));
@@ -158,7 +167,7 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
     const int64_t items = form.panels * 4 / v.row_blocks;
     for (int s = 0; s <= kMostSplitsLog2; ++s) {
       const int64_t most = loaded_[i].clusters[static_cast<size_t>(s)];
-      if (most == 0 || SharedBytes(form.layout, v, Steps(), s, M) > SharedOfBlock(device_->arch())) continue;
+      if (most == 0 || SharedBytes(form.layout, v, Steps(), s, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
       const int64_t clusters = std::min(most, items), slice = DivideUp(Steps(), int64_t{1} << s);
       const double time = CallTime(form.layout, v, DivideUp(items, clusters), slice, s, M * XRowBytes(form.layout, Steps(), s));
       if (time >= best) continue;

@@ -1,5 +1,5 @@
-// The parts of the dense decode kernel beside its arithmetic: how the items and steps of a matrix are dealt out to warps, how a step comes
-// into registers, and how the warps' sums become rows of y. w4a16_linear_decode_sm80.cu has the overview.
+// The parts of the dense decode kernel beside its arithmetic: what a CTA has of K, and how the warps' sums become rows of y.
+// w4a16_linear_decode_sm80.cu has the overview.
 #pragma once
 
 #include "cuda/kernels/async_copy.cuh"
@@ -27,15 +27,6 @@ __device__ __forceinline__ uint4 LoadColumns(const LinearDecodeArgs& args, int r
   return uint4{v[0], v[1], v[2], v[3]};
 }
 
-/// The codes and scales of kRowBlocks row blocks in the units of a step, a lane's part of them.
-/// A unit is [slab][row block][lane] 16 bytes of codes, then its scales and zero points.
-template <int kRowBlocks>
-struct Stage {
-  static constexpr int kSlabBytes = kTileThreads * 16, kSlabs = kLayout.code_bytes() / kSlabBytes;
-  uint4 codes[kStepUnits][kSlabs][kRowBlocks];
-  RowScales scales[kStepUnits][kRowBlocks];
-};
-
 /// What CTA `rank` of a cluster has of each item: a slice of the steps of K, [first, first + count). Step s of its items goes to warp
 /// (turn * count + s) mod kWarps: every warp has the same number of steps, give or take one, whatever count is.
 struct Slice {
@@ -45,70 +36,6 @@ struct Slice {
     first = static_cast<int>(static_cast<int64_t>(rank) * steps >> args.splits_log2);
     count = static_cast<int>(static_cast<int64_t>(rank + 1) * steps >> args.splits_log2) - first;
   }
-};
-
-/// Brings a warp's steps into registers, in order, straight from memory: more bytes are under way than a ring in shared memory has room
-/// for beside x, and a step costs few instructions besides its loads.
-///
-/// The second unit of the last step may not exist: it lies behind the panel, in the next one or in the padding of the weight's memory, and
-/// meets columns of x that are zero.
-template <int kWarps, int kRowBlocks>
-class Reader {
- public:
-  static constexpr int kItemsOfPanel = 4 / kRowBlocks;
-
-  __device__ __forceinline__ Reader(const LinearDecodeArgs& args, const Slice& slice, int warp, int lane)
-      : args_(args),
-        slice_(slice),
-        policy_(EvictFirst()),
-        lane_(lane),
-        step_(warp),
-        item_(static_cast<int>(blockIdx.x) >> args.splits_log2),
-        items_(args.panels * kItemsOfPanel) {
-    Settle();
-  }
-
-  /// The next step; leaves `stage` as it is once there is none.
-  __device__ __forceinline__ void Load(Stage<kRowBlocks>& stage) {
-    if (item_ >= items_) return;
-#pragma unroll
-    for (int u = 0; u < kStepUnits; ++u) {
-      const int at = u * kLayout.unit_bytes();
-#pragma unroll
-      for (int slab = 0; slab < Stage<kRowBlocks>::kSlabs; ++slab) {
-#pragma unroll
-        for (int rb = 0; rb < kRowBlocks; ++rb) {
-          stage.codes[u][slab][rb] = LoadOnce16(codes_ + at + slab * Stage<kRowBlocks>::kSlabBytes + rb * 512, policy_);
-        }
-      }
-#pragma unroll
-      for (int rb = 0; rb < kRowBlocks; ++rb) {
-        LoadOnce<RowScales::kScaleBytes>(scales_ + at + rb * 8 * RowScales::kScaleBytes, policy_, stage.scales[u][rb].scales);
-        LoadOnce<RowScales::kZeroBytes>(zeros_ + at + rb * 8 * RowScales::kZeroBytes, policy_, stage.scales[u][rb].zeros);
-      }
-    }
-    step_ += kWarps;
-    codes_ += kWarps * kStepBytes, scales_ += kWarps * kStepBytes, zeros_ += kWarps * kStepBytes;
-    if (step_ >= slice_.count) Settle();
-  }
-
- private:
-  // To the item of step_, and where this lane's part of it lies.
-  __device__ __forceinline__ void Settle() {
-    while (step_ >= slice_.count && item_ < items_) step_ -= slice_.count, item_ += static_cast<int>(gridDim.x) >> args_.splits_log2;
-    const int block = item_ % kItemsOfPanel * kRowBlocks, row = block * 8 + lane_ / 4;
-    const int64_t unit = static_cast<int64_t>(item_ / kItemsOfPanel) * args_.units + (slice_.first + step_) * kStepUnits;
-    const uint8_t* from = args_.weight + unit * kLayout.unit_bytes();
-    codes_ = from + block * 512 + lane_ * 16;
-    scales_ = from + kLayout.code_bytes() + row * RowScales::kScaleBytes;
-    zeros_ = from + kLayout.code_bytes() + kLayout.scale_bytes() + row * RowScales::kZeroBytes;
-  }
-
-  const LinearDecodeArgs& args_;
-  const Slice& slice_;
-  uint64_t policy_;
-  int lane_, step_, item_, items_;
-  const uint8_t *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
 };
 
 /// Where the sums of an item meet on their way from the warps to y. Sum f = ((row block * kTiles + tile) * 32 + lane) * 4 + j is number

@@ -3,14 +3,15 @@
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
 //   BF_TOKENS       rows of x at most: 8 or 16
 //   BF_ROW_BLOCKS   16-row blocks of an item: 1, 2 or 4 (a panel)
-//   BF_WARPS        warps of a CTA
-//   BF_STAGES       steps that a warp has in registers or on the way
+//   BF_WARPS        warps of a CTA            BF_BLOCKS   CTAs an SM
+//   BF_RING         1: steps come through rings in shared memory; 0: into registers, so that x has the shared memory
+//   BF_STAGES       steps that a warp has there or on the way
 //   BF_BUFFERS      items whose sums are on their way at a time: how far the warps may be apart
 //   BF_STREAM_X     0: the CTA's slice of x stays in shared memory; 1: x is read from global memory again and again
 //
 // W is the A operand: rows of W are the rows of the product, tokens its columns. An item is BF_ROW_BLOCKS row blocks of a panel. The CTAs
-// of a cluster split K into slices of whole steps, and the warps of a CTA share the steps of its slice. Every warp loads and decodes its
-// steps alone, the next ones on the way into other registers, so that the main loop waits for nothing but memory.
+// of a cluster split K into slices of whole steps, and the warps of a CTA share the steps of its slice. Every warp brings and decodes its
+// steps alone, so that the main loop waits for nothing but memory.
 //
 // End of an item: each warp sends its sums to the CTA that finishes them (through distributed shared memory where that is another one) and
 // begins the next item. One warp adds up an item once it has been through the next: nobody stands still while others end. Sums are added
@@ -19,6 +20,8 @@
 // Columns of the tensor-core step beyond M repeat row M - 1 of x and are thrown away.
 #include "cuda/kernels/kept_rows.cuh"
 #include "cuda/kernels/linear_decode.cuh"
+#include "cuda/kernels/register_steps.cuh"
+#include "cuda/kernels/ring_steps.cuh"
 
 namespace {
 using namespace billfish::cuda;
@@ -27,11 +30,13 @@ constexpr int kWarps = BF_WARPS, kThreads = 32 * kWarps, kStages = BF_STAGES;
 constexpr int kRowBlocks = BF_ROW_BLOCKS, kTokens = BF_TOKENS, kTiles = kTokens / 8;
 constexpr bool kStreamX = BF_STREAM_X != 0;
 
-using WarpReader = Reader<kWarps, kRowBlocks>;
-using WarpStage = Stage<kRowBlocks>;
+#if BF_RING
+using WarpSteps = RingSteps<kWarps, kRowBlocks, kStages>;
+#else
+using WarpSteps = RegisterSteps<kWarps, kRowBlocks, kStages>;
+#endif
 using WarpRows = KeptRows<kWarps>;
 using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, BF_BUFFERS>;
-constexpr int kSlabsOfBlock = WarpStage::kSlabs / kUnitBlocks;
 
 __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -90,48 +95,45 @@ class StepOfX {
   int first_k_, k_;
 };
 
-__device__ __forceinline__ void Words(const WarpStage& stage, int u, int block, int rb, uint32_t (&words)[kBlockWords]) {
-#pragma unroll
-  for (int i = 0; i < kSlabsOfBlock; ++i) {
-    const uint4 v = stage.codes[u][block * kSlabsOfBlock + i][rb];
-    words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
-  }
-}
-
 // acc += W x^T of one step.
-__device__ __forceinline__ void Multiply(const WarpStage& stage, const StepOfX& x, float (&acc)[kRowBlocks][kTiles][4]) {
+__device__ __forceinline__ void Multiply(const WarpSteps::Step& step, const StepOfX& x, float (&acc)[kRowBlocks][kTiles][4]) {
   float part[kRowBlocks][kTiles][4];
 #pragma unroll
   for (int u = 0; u < kStepUnits; ++u) {
+    RowScales scales[kRowBlocks];
 #pragma unroll
-    for (int plane_pair = 0; plane_pair < kUnitBlocks * kPlanes / 2; ++plane_pair) {
+    for (int rb = 0; rb < kRowBlocks; ++rb) scales[rb] = step.LoadScales(u, rb);
+#pragma unroll
+    for (int block = 0; block < kUnitBlocks; ++block) {
+      uint32_t words[kRowBlocks][kBlockWords];
+#pragma unroll
+      for (int rb = 0; rb < kRowBlocks; ++rb) step.LoadWords(u, block, rb, words[rb]);
       uint32_t b[2][kTiles][2];
-      x.Load(u * kUnitBlocks * kPlanes / 2 + plane_pair, b);
 #pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        const int plane = plane_pair * 2 + odd, block = plane / kPlanes;
+      for (int plane = 0; plane < kPlanes; ++plane) {
+        if (plane % 2 == 0) x.Load(((u * kUnitBlocks + block) * kPlanes + plane) / 2, b);
+        const int k = block * kBlockK + plane * 16;
         // Row block by row block: a step does not wait for the one before on the same sums.
 #pragma unroll
         for (int rb = 0; rb < kRowBlocks; ++rb) {
-          uint32_t words[kBlockWords], a[4];
-          Words(stage, u, block, rb, words);
-          DecodePlane(words, stage.scales[u][rb], block, plane % kPlanes, a);
+          uint32_t a[4];
+          DecodePlane(words[rb], scales[rb], block, plane, a);
 #pragma unroll
           for (int n = 0; n < kTiles; ++n) {
             if constexpr (kScaleOnAccumulator) {
-              if (plane * 16 % kLayout.group == 0) part[rb][n][0] = part[rb][n][1] = part[rb][n][2] = part[rb][n][3] = 0;
-              Mma(part[rb][n], a, b[odd][n]);
+              if (k % kLayout.group == 0) part[rb][n][0] = part[rb][n][1] = part[rb][n][2] = part[rb][n][3] = 0;
+              Mma(part[rb][n], a, b[plane % 2][n]);
             } else {
-              Mma(acc[rb][n], a, b[odd][n]);
+              Mma(acc[rb][n], a, b[plane % 2][n]);
             }
           }
         }
         if constexpr (kScaleOnAccumulator) {
-          if ((plane + 1) * 16 % kLayout.group != 0) continue;
-          const int group = plane * 16 / kLayout.group;
+          if ((k + 16) % kLayout.group != 0) continue;
+          const int group = k / kLayout.group;
 #pragma unroll
           for (int rb = 0; rb < kRowBlocks; ++rb) {
-            const float low = AccumulatorScale(stage.scales[u][rb], 0, group), high = AccumulatorScale(stage.scales[u][rb], 1, group);
+            const float low = AccumulatorScale(scales[rb], 0, group), high = AccumulatorScale(scales[rb], 1, group);
 #pragma unroll
             for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -145,20 +147,18 @@ __device__ __forceinline__ void Multiply(const WarpStage& stage, const StepOfX& 
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode(const __grid_constant__ LinearDecodeArgs args) {
-  extern __shared__ __align__(256) uint8_t shared[];  // partial sums, barriers, rows of x
-  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared);
+extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_decode(const __grid_constant__ LinearDecodeArgs args) {
+  extern __shared__ __align__(256) uint8_t shared[];  // rings, partial sums, barriers, rows of x
+  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared + WarpSteps::kSharedBytes);
   auto* rows_shared = reinterpret_cast<WarpRows::Shared*>(sums + 1);
   uint8_t* x_slice = reinterpret_cast<uint8_t*>(rows_shared + 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   const Slice slice(args, rank);
 
-  // Weights first: no kernel writes them. But x is not to queue behind all that are wanted.
-  WarpReader reader(args, slice, warp, lane);
-  WarpStage stages[kStages];
-  reader.Load(stages[0]);
-
+  // Weights first: no kernel writes them.
+  WarpSteps steps(args, slice, shared, warp, lane);
+  steps.Begin();
   ItemReduction reduction(args, sums, rank, static_cast<int>(threadIdx.x));
   WarpRows rows(args, slice, rows_shared, x_slice);
   if constexpr (!kStreamX) rows.Begin();
@@ -166,44 +166,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode(co
   AllowDependents();
   WaitForPredecessor();
   if constexpr (!kStreamX) rows.Copy();
-#pragma unroll
-  for (int s = 1; s < kStages; ++s) reader.Load(stages[s]);
+  steps.BeginRest();
   reduction.WaitBegun();
 
-  const int clusters = static_cast<int>(gridDim.x) >> args.splits_log2, items = args.panels * WarpReader::kItemsOfPanel;
+  const int clusters = static_cast<int>(gridDim.x) >> args.splits_log2, items = args.panels * kItemsOfPanel<kRowBlocks>;
   StepOfX x(args, slice, x_slice, lane);
-  int step = warp, turn = 0, item = static_cast<int>(blockIdx.x) >> args.splits_log2, before = 0, phase = 0;
+  int step = warp, turn = 0, item = static_cast<int>(blockIdx.x) >> args.splits_log2, before = 0;
   for (; item < items; item += clusters, ++turn) {
     float acc[kRowBlocks][kTiles][4] = {};
-    // The stages are registers, so that each has code of its own, and an item may begin with any of them.
-    const auto take = [&](WarpStage& stage, int next) {
+    steps.ForEach(step, slice.count, [&](const WarpSteps::Step& held) {
       if constexpr (!kStreamX) rows.AwaitStep(step);
       x.GoTo(step);
-      Multiply(stage, x, acc);
-      reader.Load(stage);
-      step += kWarps;
-      phase = next;
-      return step < slice.count;
-    };
-    while (step < slice.count) {
-      switch (phase) {
-        case 0:
-          if (!take(stages[0], 1 % kStages)) break;
-          [[fallthrough]];
-        case 1:
-          if constexpr (kStages > 1) {
-            if (!take(stages[1], 2 % kStages)) break;
-          }
-          [[fallthrough]];
-        case 2:
-          if constexpr (kStages > 2) {
-            if (!take(stages[2], 3 % kStages)) break;
-          }
-          [[fallthrough]];
-        default:
-          if constexpr (kStages > 3) take(stages[3], 0);
-      }
-    }
+      Multiply(held, x, acc);
+    });
     step -= slice.count;
 
     if (turn > 0) reduction.Finish(turn - 1, before, false, item + (BF_BUFFERS - 1) * clusters < items);
@@ -211,4 +186,5 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_linear_decode(co
     before = item;
   }
   if (turn > 0) reduction.Finish(turn - 1, before, true, false);
+  WaitCopies<0>();
 }
