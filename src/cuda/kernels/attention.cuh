@@ -27,14 +27,8 @@ __device__ __forceinline__ float Exp2(float x) {
   return y;
 }
 
-/// Four 8x8 matrices; lane l names row l % 8 of matrix l / 8.
-__device__ __forceinline__ void LoadMatrices(uint32_t r[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ __forceinline__ void LoadMatricesTransposed(uint32_t r[4], uint32_t address) {
+/// LoadMatrices, each matrix transposed.
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t address, uint32_t r[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address)
@@ -93,7 +87,7 @@ struct Softmax {
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
         uint32_t b[4];
-        LoadMatrices(b, key_row + n * 16 * kRowBytes + k * 32);
+        LoadMatrices(key_row + n * 16 * kRowBytes + k * 32, b);
         Mma(score[2 * n], queries.a[k], b);
         Mma(score[2 * n + 1], queries.a[k], b + 2);
       }
@@ -148,7 +142,7 @@ struct Softmax {
 #pragma unroll
       for (int n = 0; n < kHeadDim / 16; ++n) {
         uint32_t b[4];
-        LoadMatricesTransposed(b, value_row + k * 16 * kRowBytes + n * 32);
+        LoadMatricesTransposed(value_row + k * 16 * kRowBytes + n * 32, b);
         Mma(values[2 * n], a, b);
         Mma(values[2 * n + 1], a, b + 2);
       }

@@ -26,21 +26,27 @@ __device__ __forceinline__ void ClusterWait() {
 #endif
 }
 
+#if __CUDA_ARCH__ >= 900
+/// The address in block `rank` of the cluster of the place that `shared` has in this block.
+__device__ __forceinline__ uint32_t AddressInBlock(const void* shared, int rank) {
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
+  return there;
+}
+#endif
+
 /// Writes to shared memory of block `rank` of the cluster at the place that `shared` has in this block.
 __device__ __forceinline__ void StoreInBlock(float4* shared, int rank, float4 v) {
 #if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(there), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(AddressInBlock(shared, rank)), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
 #else
   *shared = v;
 #endif
 }
 __device__ __forceinline__ void StoreInBlock(float2* shared, int rank, float2 v) {
 #if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
-  asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(there), "f"(v.x), "f"(v.y) : "memory");
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(AddressInBlock(shared, rank)), "f"(v.x), "f"(v.y) : "memory");
 #else
   *shared = v;
 #endif
@@ -48,9 +54,7 @@ __device__ __forceinline__ void StoreInBlock(float2* shared, int rank, float2 v)
 
 __device__ __forceinline__ void StoreInBlock(float* shared, int rank, float v) {
 #if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(v) : "memory");
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(AddressInBlock(shared, rank)), "f"(v) : "memory");
 #else
   *shared = v;
 #endif

@@ -8,30 +8,7 @@
 
 namespace billfish::cuda {
 
-inline constexpr int kUnitK = kLayout.unit_k();
-inline constexpr int kUnitBlocks = kUnitK / kBlockK;
 inline constexpr int kRowBytes = kUnitK * 2;  // of x in a unit
-
-/// kBytes = 0, 2, 4, 8, 16 or 32 that are read once.
-template <int kBytes>
-__device__ __forceinline__ void LoadFew(const uint8_t* from, uint32_t* words) {
-  if constexpr (kBytes == 2) {
-    uint16_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(from));
-    words[0] = v;
-  } else if constexpr (kBytes == 4) {
-    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(words[0]) : "l"(from));
-  } else if constexpr (kBytes == 8) {
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(from));
-  } else if constexpr (kBytes > 0) {
-#pragma unroll
-    for (int i = 0; i < kBytes / 16; ++i) {
-      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(words[4 * i]), "=r"(words[4 * i + 1]), "=r"(words[4 * i + 2]), "=r"(words[4 * i + 3])
-                   : "l"(from + 16 * i));
-    }
-  }
-}
 
 /// Row block `block` of a unit: this lane's codes and the scales of its rows.
 struct HeldUnit {
@@ -52,8 +29,8 @@ class UnitPlace {
 
   /// The unit `a` units on.
   __device__ __forceinline__ void Load(int a, uint64_t policy, HeldUnit& unit) const {
-    LoadFew<RowScales::kScaleBytes>(scales_ + a * kLayout.unit_bytes(), unit.scales.scales);
-    LoadFew<RowScales::kZeroBytes>(zeros_ + a * kLayout.unit_bytes(), unit.scales.zeros);
+    LoadOnce<RowScales::kScaleBytes>(scales_ + a * kLayout.unit_bytes(), policy, unit.scales.scales);
+    LoadOnce<RowScales::kZeroBytes>(zeros_ + a * kLayout.unit_bytes(), policy, unit.scales.zeros);
 #pragma unroll
     for (int i = 0; i < kUnitBlocks * kBlockWords / 4; ++i) {
       const uint4 v = LoadOnce16(codes_ + a * kLayout.unit_bytes() + i * kTileThreads * 16, policy);
@@ -80,9 +57,7 @@ __device__ __forceinline__ void Multiply(const HeldUnit& unit, uint32_t from, in
 #pragma unroll
     for (int pair = 0; pair < kPlanes / 2; ++pair) {
       uint32_t v[4];
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                   : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                   : "r"(from + lane / 8 * 16 + block * 128 + pair * 64));
+      LoadMatrices(from + lane / 8 * 16 + block * 128 + pair * 64, v);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int plane = 2 * pair + half;

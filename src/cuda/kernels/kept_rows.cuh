@@ -60,7 +60,7 @@ class KeptRows {
           const int valid = min(max(args_.K - k, 0), 8);
           CopyAsync16Zeroed(SharedAddress(at), from + (valid > 0 ? k : 0), valid * 2);
         } else {
-          *reinterpret_cast<uint4*>(at) = LoadColumns(args_, row, k);
+          *reinterpret_cast<uint4*>(at) = LoadColumns(row, k);
         }
       }
     }
@@ -78,6 +78,17 @@ class KeptRows {
   }
 
  private:
+  // Columns k .. k + 7 of a row of x at any alignment; zero beyond K.
+  __device__ __forceinline__ uint4 LoadColumns(int row, int k) const {
+    const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + k;
+    uint32_t v[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      v[j] = (k + 2 * j < args_.K ? from[2 * j] : 0u) | (k + 2 * j + 1 < args_.K ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
+    }
+    return uint4{v[0], v[1], v[2], v[3]};
+  }
+
 #if __CUDA_ARCH__ >= 900
   __device__ __forceinline__ void CopyInBulk() const {
     const int columns = min(slice_.count * kStepK, max(args_.K - slice_.first * kStepK, 0));

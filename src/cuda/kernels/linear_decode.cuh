@@ -2,7 +2,7 @@
 // w4a16_linear_decode_sm80.cu has the overview.
 #pragma once
 
-#include "cuda/kernels/async_copy.cuh"
+#include "cuda/kernels/cluster.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/shared_barrier.cuh"
 #include "cuda/kernels/weight.cuh"
@@ -10,22 +10,9 @@
 
 namespace billfish::cuda {
 
-inline constexpr int kUnitK = kLayout.unit_k(), kUnitBlocks = kUnitK / kBlockK;
 /// Units of a step, which a warp takes at a time: enough work to make up for going on to the next.
 inline constexpr int kStepUnits = LinearDecodeStepUnits(kLayout);
 inline constexpr int kStepK = kStepUnits * kUnitK, kStepBytes = kStepUnits * kLayout.unit_bytes();
-
-/// Columns k .. k + 7 of a row of x; zero beyond K.
-__device__ __forceinline__ uint4 LoadColumns(const LinearDecodeArgs& args, int row, int k) {
-  const uint16_t* from = static_cast<const uint16_t*>(args.x) + row * args.x_stride + k;
-  if (args.x_aligned != 0 && k + 8 <= args.K) return __ldg(reinterpret_cast<const uint4*>(from));
-  uint32_t v[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    v[j] = (k + 2 * j < args.K ? from[2 * j] : 0u) | (k + 2 * j + 1 < args.K ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
-  }
-  return uint4{v[0], v[1], v[2], v[3]};
-}
 
 /// What CTA `rank` of a cluster has of each item: a slice of the steps of K, [first, first + count). Step s of its items goes to warp
 /// (turn * count + s) mod kWarps: every warp has the same number of steps, give or take one, whatever count is.
@@ -148,7 +135,7 @@ class Reduction {
     if (cta >> args_.splits_log2 != 0) return;
     uint64_t* empty = &shared_->empty[buffer];
 #if __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(AddressIn(empty, cta)) : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(AddressInBlock(empty, cta)) : "memory");
 #else
     Arrive(SharedAddress(empty));
 #endif
@@ -164,9 +151,10 @@ class Reduction {
       return;
     }
 #if __CUDA_ARCH__ >= 900
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(AddressIn(to, cta)),
-                 "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(AddressIn(&shared_->full[buffer], cta))
-                 : "memory");
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(AddressInBlock(to, cta)),
+        "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(AddressInBlock(&shared_->full[buffer], cta))
+        : "memory");
 #endif
   }
 
@@ -185,14 +173,6 @@ class Reduction {
       if (n + 8 < args_.N) y[8] = static_cast<uint16_t>(pair >> 16);
     }
   }
-
-#if __CUDA_ARCH__ >= 900
-  static __device__ __forceinline__ uint32_t AddressIn(const void* shared, int cta) {
-    uint32_t there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(cta));
-    return there;
-  }
-#endif
 
   const LinearDecodeArgs& args_;
   Shared* shared_;

@@ -22,4 +22,12 @@ __device__ __forceinline__ void Mma(float d[4], const uint32_t a[4], const uint3
   }
 }
 
+/// Four 8x8 matrices of 16-bit values; lane l names row l % 8 of matrix l / 8 by its shared address, a multiple of 16.
+__device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(address)
+               : "memory");
+}
+
 }  // namespace billfish::cuda

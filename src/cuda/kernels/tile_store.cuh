@@ -9,6 +9,7 @@
 
 #include "cuda/kernels/activation.cuh"
 #include "cuda/kernels/async_copy.cuh"
+#include "cuda/kernels/cluster.cuh"
 #include "cuda/kernels/numbers.cuh"
 #include "cuda/kernels/tile_shape.cuh"
 
@@ -169,11 +170,8 @@ class TileStore {
         for (int h = 0; h < 2; ++h)
 #pragma unroll
           for (int m = 0; m < kM16; ++m) {
-            uint32_t peer;
+            const uint32_t peer = AddressInBlock(mine + ((2 * p + h) * kM16 + m) * kThreads + threadIdx.x, s);
             float part[4];
-            asm("mapa.shared::cluster.u32 %0, %1, %2;"
-                : "=r"(peer)
-                : "r"(SharedAddress(mine + ((2 * p + h) * kM16 + m) * kThreads + threadIdx.x)), "r"(s));
             asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
                          : "=f"(part[0]), "=f"(part[1]), "=f"(part[2]), "=f"(part[3])
                          : "r"(peer)

@@ -16,8 +16,8 @@
 #include "cuda/kernels/activation.cuh"
 #include "cuda/kernels/async_copy.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/kernels/moe_output.cuh"
 #include "cuda/kernels/weight.cuh"
-#include "cuda/moe_args.h"
 
 namespace {
 using namespace billfish::cuda;
@@ -28,8 +28,6 @@ constexpr int kRows = BF_ROWS, kPanels = BF_PANELS, kStages = BF_STAGES;
 constexpr int kTiles = kRows / 8;  // n8 tiles
 constexpr ActivationKind kKind = static_cast<ActivationKind>(BF_ACTIVATION);
 
-constexpr int kUnitK = kLayout.unit_k();
-constexpr int kBlocks = kUnitK / kBlockK;
 constexpr int kGroup = kLayout.group == 0 ? kUnitK : kLayout.group;
 constexpr int kUnitChunks = kLayout.unit_bytes() / 16;
 constexpr int kRowBytes = kUnitK * 2;  // of a row's slice of x
@@ -216,22 +214,16 @@ class Copier {
   int next_source_[kRowCopies];  ///< rows of x, -1 = none
 };
 
-__device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-               : "r"(address));
-}
-
 // acc += W x^T of one unit for the first kActive n8 tiles.
 template <int kActive>
 __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, int lane, float (&acc)[kPanels][4][kTiles][4]) {
   const int q = lane / 4;
-  uint32_t b[kBlocks * kPlanes][kActive][2];
+  uint32_t b[kUnitBlocks * kPlanes][kActive][2];
   const uint32_t rows = SharedAddress(stage) + kPanels * kLayout.unit_bytes();
 #pragma unroll
   for (int n = 0; n < kActive; ++n) {
 #pragma unroll
-    for (int i = 0; i < kBlocks * kPlanes / 2; ++i) {
+    for (int i = 0; i < kUnitBlocks * kPlanes / 2; ++i) {
       const int r = n * 8 + lane % 8, chunk = 4 * i + lane / 8;
       uint32_t v[4];
       LoadMatrices(rows + (r * kRowChunks + (chunk ^ (r & 7))) * 16, v);
@@ -246,7 +238,7 @@ __device__ __forceinline__ void MultiplyUnit(const uint8_t* stage, int lane, flo
       const RowScales scales = LoadRowScales(unit, w, q);
       float part[kActive][4] = {};
 #pragma unroll
-      for (int block = 0; block < kBlocks; ++block) {
+      for (int block = 0; block < kUnitBlocks; ++block) {
         uint32_t words[kBlockWords];
         LoadBlockWords(unit + block * kLayout.block_bytes(), w * 32 + lane, words);
 #pragma unroll
@@ -309,12 +301,6 @@ __device__ __forceinline__ bool IsLastTile(int32_t* arrived, int tiles, int lane
   return before == tiles - 1;
 }
 
-__device__ __forceinline__ float LoadY(const GroupedDecodeArgs& args, int64_t i) {
-  if (args.y_type == 0) return static_cast<const float*>(args.addend)[i];
-  const uint32_t bits = static_cast<const uint16_t*>(args.addend)[i];
-  return args.y_type == 1 ? FloatFromBF16(bits) : FloatFromF16(bits);
-}
-
 // y of all tokens in 16 columns from `first` on: the work of moe_combine, in the same order.
 __device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const DirectWork& work, int first, int lane) {
   constexpr int kBatch = 8;
@@ -322,7 +308,7 @@ __device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const Dir
   if (column >= args.N) return;
   for (int t = lane / 16; t < tokens; t += 2) {
     const int64_t at = t * args.y_stride + column;
-    float sum = args.addend == nullptr ? 0.0f : LoadY(args, at);
+    float sum = args.addend == nullptr ? 0.0f : LoadAddend(args, at);
     for (int base = 0; base < args.top_k; base += kBatch) {
       int row[kBatch];
       float v[kBatch];
@@ -336,12 +322,7 @@ __device__ __forceinline__ void Combine(const GroupedDecodeArgs& args, const Dir
         if (row[j] >= 0) sum = fmaf(work.weight[t * args.top_k + base + j], v[j], sum);
       }
     }
-    if (args.y_type == 0) {
-      static_cast<float*>(args.y)[at] = sum;
-    } else {
-      const uint32_t pair = args.y_type == 1 ? BF16PairFromFloats(sum, 0.0f) : F16PairFromFloats(sum, 0.0f);
-      static_cast<uint16_t*>(args.y)[at] = static_cast<uint16_t>(pair & 0xffffu);
-    }
+    StoreY(args, at, sum);
   }
 }
 }  // namespace

@@ -38,12 +38,6 @@ using WarpSteps = RegisterSteps<kWarps, kRowBlocks, kStages>;
 using WarpRows = KeptRows<kWarps>;
 using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, BF_BUFFERS>;
 
-__device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-               : "r"(address));
-}
-
 // Columns k and k + 1 of a row of x in global memory; zero beyond K.
 __device__ __forceinline__ uint32_t LoadPair(const LinearDecodeArgs& args, const uint16_t* row, int k) {
   if (args.x_aligned != 0 && k + 1 < args.K) return __ldg(reinterpret_cast<const uint32_t*>(row + k));

@@ -23,13 +23,6 @@ namespace {
 
 using namespace billfish::cuda;
 
-__device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t* r) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
 static_assert(kStageUnits == 1);
 
 class TileKernel {

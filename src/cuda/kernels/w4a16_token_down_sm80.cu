@@ -10,7 +10,7 @@
 #include "cuda/kernels/async_copy.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/held_unit.cuh"
-#include "cuda/moe_args.h"
+#include "cuda/kernels/moe_output.cuh"
 
 namespace {
 using namespace billfish::cuda;
@@ -86,21 +86,6 @@ __device__ __forceinline__ void CopyRows(const GroupedDecodeArgs& args, const Wa
     CopyAsync16Zeroed(to + c * 16, k < args.K ? from + row * args.x_stride + k : from, k < args.K ? 16 : 0);
   }
   CommitCopies();
-}
-
-__device__ __forceinline__ float LoadY(const GroupedDecodeArgs& args, int i) {
-  if (args.y_type == 0) return static_cast<const float*>(args.addend)[i];
-  const uint32_t bits = static_cast<const uint16_t*>(args.addend)[i];
-  return args.y_type == 1 ? FloatFromBF16(bits) : FloatFromF16(bits);
-}
-
-__device__ __forceinline__ void StoreY(const GroupedDecodeArgs& args, int i, float value) {
-  if (args.y_type == 0) {
-    static_cast<float*>(args.y)[i] = value;
-  } else {
-    const uint32_t pair = args.y_type == 1 ? BF16PairFromFloats(value, 0.0f) : F16PairFromFloats(value, 0.0f);
-    static_cast<uint16_t*>(args.y)[i] = static_cast<uint16_t>(pair & 0xffffu);
-  }
 }
 }  // namespace
 
@@ -190,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32, BF_BLOCKS) w4a16_token
     __syncthreads();
     const int n = block * 16 + static_cast<int>(threadIdx.x);
     if (threadIdx.x < 16 && n < args.N) {
-      float sum = args.addend == nullptr ? 0.0f : LoadY(args, n);
+      float sum = args.addend == nullptr ? 0.0f : LoadAddend(args, n);
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) sum += parts[block & 1][w][threadIdx.x];
       StoreY(args, n, sum);

@@ -37,6 +37,8 @@ inline constexpr bool kScaleOnAccumulator = kLayout.scale_size() >= 2;
 /// 32-bit words of codes that a thread owns in a block, and of one plane. words[kPlaneWords * plane] is the first of a plane.
 inline constexpr int kBlockWords = kLayout.code_bits();
 inline constexpr int kPlaneWords = kBlockWords / kPlanes;
+/// Columns of a unit, and blocks.
+inline constexpr int kUnitK = kLayout.unit_k(), kUnitBlocks = kUnitK / kBlockK;
 
 static_assert(kLayout.codes != TileCodes::kBF16 || !kHalf, "bf16 weights need bf16 activations");
 static_assert(kLayout.codes != TileCodes::kF16 || kHalf, "fp16 weights need fp16 activations");
