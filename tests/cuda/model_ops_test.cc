@@ -335,46 +335,78 @@ TEST_F(Attention, DecodeIsTheDefinition) {
   }
 }
 
+// A decode step of one sequence a row, each at its own place, on caches `gap` values apart; and the same in steps of one row each, which
+// write to caches and rows of their own.
+struct DecodeRows {
+  DecodeRows(const Heads& heads, int cache_capacity, int gap, const std::vector<int32_t>& places, uint32_t seed)
+      : shape(heads),
+        T(static_cast<int>(places.size())),
+        capacity(cache_capacity),
+        width((heads.heads + 2 * heads.kv_heads) * heads.D),
+        row(heads.heads * heads.D),
+        slot(heads.kv_heads * cache_capacity * heads.D + gap),
+        qkv(Gaussian(static_cast<size_t>(T * width), seed)),
+        cosines(Gaussian(static_cast<size_t>(capacity * heads.D / 2), seed + 1)),
+        sines(Gaussian(static_cast<size_t>(capacity * heads.D / 2), seed + 2)),
+        old(ToBF16(Gaussian(static_cast<size_t>(T * slot), seed + 3))),
+        positions(places),
+        keys(old),
+        values(old),
+        out(static_cast<size_t>(T * row), 0),
+        alone_keys(old),
+        alone_values(old),
+        alone_out(static_cast<size_t>(T * row), 0),
+        partial(static_cast<size_t>(T * DecodePartialFloats(heads.heads, heads.kv_heads, heads.D)), NAN),
+        arrivals(static_cast<size_t>(T * DecodeTiles(heads.heads, heads.kv_heads)), 0) {}
+
+  AttentionDecodeArgs Together() const {
+    return {.qkv = qkv.get(),
+            .cosines = cosines.get(),
+            .sines = sines.get(),
+            .positions = positions.get(),
+            .keys = keys.get(),
+            .values = values.get(),
+            .out = out.get(),
+            .partial = partial.get(),
+            .arrivals = arrivals.get(),
+            .capacity = capacity,
+            .slot_stride = slot,
+            .scale = 0.1f,
+            .eps = 1e-6f,
+            .T = T,
+            .heads = shape.heads,
+            .kv_heads = shape.kv_heads};
+  }
+  AttentionDecodeArgs Alone(AttentionDecodeArgs args, int t) const {
+    args.qkv += t * width, args.positions += t, args.keys = alone_keys.get() + t * slot, args.values = alone_values.get() + t * slot;
+    args.out = alone_out.get() + t * row, args.T = 1;
+    return args;
+  }
+
+  Heads shape;
+  int T, capacity, width, row, slot;
+  DeviceArray<float> qkv, cosines, sines;
+  std::vector<uint16_t> old;
+  DeviceArray<int32_t> positions;
+  DeviceArray<uint16_t> keys, values, out, alone_keys, alone_values, alone_out;
+  DeviceArray<float> partial;
+  DeviceArray<int32_t> arrivals;
+};
+
 TEST_F(Attention, RowsOfADecodeAreTheirOwnSequences) {
   const Heads shape{128, 8, 2};
   const ModelOps ops = Ops(shape.D);
   constexpr int kSlots = 3, kCapacity = 2600;
-  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2, row = shape.heads * shape.D;
-  const int slot = shape.kv_heads * kCapacity * shape.D + 64;  // slots need not touch
-  const DeviceArray<float> qkv(Gaussian(static_cast<size_t>(kSlots * width), 20));
-  const DeviceArray<float> cosines(Gaussian(static_cast<size_t>(kCapacity * half), 21)),
-      sines(Gaussian(static_cast<size_t>(kCapacity * half), 22));
+  const DecodeRows step(shape, kCapacity, 64, {70, 0, 2599}, 20);  // slots need not touch
   const DeviceArray<float> q_norm(Gaussian(static_cast<size_t>(shape.D), 24)), k_norm(Gaussian(static_cast<size_t>(shape.D), 25));
-  const std::vector<uint16_t> old = ToBF16(Gaussian(static_cast<size_t>(kSlots * slot), 23));
+  const int row = step.row, slot = step.slot;
   const auto rows = static_cast<size_t>(kSlots * row);
-  const DeviceArray<uint16_t> keys(old), values(old), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
-  const DeviceArray<uint16_t> keys2(old), values2(old), q(rows, 0), prefill(rows, 0);
-  const DeviceArray<int32_t> positions(std::vector<int32_t>{70, 0, 2599});
-  const DeviceArray<float> partial(static_cast<size_t>(kSlots * DecodePartialFloats(shape.heads, shape.kv_heads, shape.D)), NAN);
-  const DeviceArray<int32_t> arrivals(static_cast<size_t>(kSlots * DecodeTiles(shape.heads, shape.kv_heads)), 0);
-  const AttentionDecodeArgs all{.qkv = qkv.get(),
-                                .q_norm = q_norm.get(),
-                                .k_norm = k_norm.get(),
-                                .cosines = cosines.get(),
-                                .sines = sines.get(),
-                                .positions = positions.get(),
-                                .keys = keys.get(),
-                                .values = values.get(),
-                                .out = out.get(),
-                                .partial = partial.get(),
-                                .arrivals = arrivals.get(),
-                                .capacity = kCapacity,
-                                .slot_stride = slot,
-                                .scale = 0.1f,
-                                .eps = 1e-6f,
-                                .T = kSlots,
-                                .heads = shape.heads,
-                                .kv_heads = shape.kv_heads};
+  const DeviceArray<uint16_t> keys2(step.old), values2(step.old), q(rows, 0), prefill(rows, 0);
+  AttentionDecodeArgs all = step.Together();
+  all.q_norm = q_norm.get(), all.k_norm = k_norm.get();
   ExpectOk(ops.AttentionDecode(all, nullptr));
   for (int t = 0; t < kSlots; ++t) {
-    AttentionDecodeArgs one = all;
-    one.qkv += t * width, one.positions += t, one.keys = keys1.get() + t * slot, one.values = values1.get() + t * slot;
-    one.out = out1.get() + t * row, one.T = 1;
+    const AttentionDecodeArgs one = step.Alone(all, t);
     ExpectOk(ops.AttentionDecode(one, nullptr));
     ExpectOk(ops.Rope({.qkv = one.qkv,
                        .q_norm = one.q_norm,
@@ -404,13 +436,13 @@ TEST_F(Attention, RowsOfADecodeAreTheirOwnSequences) {
                                    .kv_heads = shape.kv_heads},
                                   nullptr));
   }
-  EXPECT_NE(keys.Read(), old);
-  EXPECT_EQ(keys.Read(), keys1.Read());
-  EXPECT_EQ(values.Read(), values1.Read());
-  EXPECT_EQ(out.Read(), out1.Read());
-  EXPECT_EQ(keys.Read(), keys2.Read());
-  EXPECT_EQ(values.Read(), values2.Read());
-  const std::vector<uint16_t> found = out.Read(), expected = prefill.Read();
+  EXPECT_NE(step.keys.Read(), step.old);
+  EXPECT_EQ(step.keys.Read(), step.alone_keys.Read());
+  EXPECT_EQ(step.values.Read(), step.alone_values.Read());
+  EXPECT_EQ(step.out.Read(), step.alone_out.Read());
+  EXPECT_EQ(step.keys.Read(), keys2.Read());
+  EXPECT_EQ(step.values.Read(), values2.Read());
+  const std::vector<uint16_t> found = step.out.Read(), expected = prefill.Read();
   for (size_t i = 0; i < rows; ++i) ASSERT_NEAR(FromBF16(found[i]), FromBF16(expected[i]), 0.02) << i;
 }
 
@@ -419,47 +451,18 @@ TEST_F(Attention, RowsOfALargeStepAreThoseOfSmallOnes) {
   const Heads shape{128, 8, 2};
   const ModelOps ops = Ops(shape.D);
   constexpr int kCapacity = 300;
-  const int width = (shape.heads + 2 * shape.kv_heads) * shape.D, half = shape.D / 2, row = shape.heads * shape.D;
-  const int slot = shape.kv_heads * kCapacity * shape.D;
-  const DeviceArray<float> cosines(Gaussian(static_cast<size_t>(kCapacity * half), 31)),
-      sines(Gaussian(static_cast<size_t>(kCapacity * half), 32));
   for (const int T : {24, 40, 160}) {
-    const DeviceArray<float> qkv(Gaussian(static_cast<size_t>(T * width), 33));
-    const std::vector<uint16_t> old = ToBF16(Gaussian(static_cast<size_t>(T * slot), 34));
-    const auto rows = static_cast<size_t>(T * row);
-    const DeviceArray<uint16_t> keys(old), values(old), out(rows, 0), keys1(old), values1(old), out1(rows, 0);
     std::vector<int32_t> places;
     for (int t = 0; t < T; ++t) places.push_back(t * 37 % kCapacity);
-    const DeviceArray<int32_t> positions(places);
-    const DeviceArray<float> partial(static_cast<size_t>(T * DecodePartialFloats(shape.heads, shape.kv_heads, shape.D)), NAN);
-    const DeviceArray<int32_t> arrivals(static_cast<size_t>(T * DecodeTiles(shape.heads, shape.kv_heads)), 0);
-    const AttentionDecodeArgs all{.qkv = qkv.get(),
-                                  .cosines = cosines.get(),
-                                  .sines = sines.get(),
-                                  .positions = positions.get(),
-                                  .keys = keys.get(),
-                                  .values = values.get(),
-                                  .out = out.get(),
-                                  .partial = partial.get(),
-                                  .arrivals = arrivals.get(),
-                                  .capacity = kCapacity,
-                                  .slot_stride = slot,
-                                  .window = 200,
-                                  .scale = 0.1f,
-                                  .eps = 1e-6f,
-                                  .T = T,
-                                  .heads = shape.heads,
-                                  .kv_heads = shape.kv_heads};
+    const DecodeRows step(shape, kCapacity, 0, places, 30);
+    const auto rows = static_cast<size_t>(T * step.row);
+    AttentionDecodeArgs all = step.Together();
+    all.window = 200;
     ExpectOk(ops.AttentionDecode(all, nullptr));
-    for (int t = 0; t < T; ++t) {
-      AttentionDecodeArgs one = all;
-      one.qkv += t * width, one.positions += t, one.keys = keys1.get() + t * slot, one.values = values1.get() + t * slot;
-      one.out = out1.get() + t * row, one.T = 1;
-      ExpectOk(ops.AttentionDecode(one, nullptr));
-    }
-    EXPECT_EQ(keys.Read(), keys1.Read());
-    EXPECT_EQ(values.Read(), values1.Read());
-    const std::vector<uint16_t> found = out.Read(), expected = out1.Read();
+    for (int t = 0; t < T; ++t) ExpectOk(ops.AttentionDecode(step.Alone(all, t), nullptr));
+    EXPECT_EQ(step.keys.Read(), step.alone_keys.Read());
+    EXPECT_EQ(step.values.Read(), step.alone_values.Read());
+    const std::vector<uint16_t> found = step.out.Read(), expected = step.alone_out.Read();
     for (size_t i = 0; i < rows; ++i)
       ASSERT_NEAR(FromBF16(found[i]), FromBF16(expected[i]), 0.02 + 0.01 * std::fabs(FromBF16(expected[i]))) << T << " rows, " << i;
   }
