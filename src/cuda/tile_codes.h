@@ -50,9 +50,9 @@ BILLFISH_HD constexpr uint32_t E2M1Bits(uint32_t pair, int j) {
     case 1:
       return signs << 9 | fields << 3;
     case 2:
-      return signs << 6 | fields;
+      return signs << 10 | fields;
     default:
-      return signs << 11 | (fields & 0x00040004u) << 11 | (fields & 0x00030003u) << 10;
+      return signs << 11 | fields << 9;
   }
 }
 

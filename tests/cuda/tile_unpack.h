@@ -39,9 +39,9 @@ inline uint32_t TileCode(const TileLayout& layout, const std::byte* block, int r
     case 1:
       return (bits >> 12 & 1) << 3 | (bits >> 3 & 7);
     case 2:
-      return (bits >> 9 & 1) << 3 | (bits & 7);
+      return (bits >> 13 & 1) << 3 | (bits & 7);
     default:
-      return (bits >> 14 & 1) << 3 | (bits >> 13 & 1) << 2 | (bits >> 10 & 3);
+      return (bits >> 14 & 1) << 3 | (bits >> 9 & 7);
   }
 }
 

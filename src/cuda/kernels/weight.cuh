@@ -18,9 +18,9 @@
 // Instructions a thread for 8 weights, scales included (scale bytes are expanded once a group and row):
 //   int4 bf16         3 SHF + 4 LOP3 + 4 HADD2                       = 11      zero points: + 4 a group
 //   int4 fp16         1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
-//   e2m1 bf16         5 SHF + 6 LOP3 + 4 HMUL2                       = 15      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
-//   e2m1 fp16         6 SHF + 9 LOP3 + 4 HMUL2                       = 19      + 2 a group
-//   e4m3              6 SHF + 8 LOP3 + 4 HMUL2                       = 18      of which 4 SHF are left shifts, done by IMAD
+//   e2m1 bf16         1 SHF + 4 IMAD + 6 LOP3 + 4 HMUL2              = 15      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
+//   e2m1 fp16         5 IMAD + 8 LOP3 + 4 HMUL2                      = 17      + 2 a group
+//   e4m3              2 SHF + 4 IMAD + 8 LOP3 + 4 HMUL2              = 18
 //   16 bit            0
 #pragma once
 
@@ -87,6 +87,14 @@ __device__ __forceinline__ constexpr int GroupOf(int block, int plane) {
   return kLayout.group == 0 ? 0 : (block * kBlockK + plane * 16) / (kLayout.group == 0 ? 1 : kLayout.group);
 }
 
+/// x << kBits as a multiplication by a number that a host could change, of which the compiler cannot make a shift: shifts compete with the
+/// masks for the pipe that decoding is bound by, multiplications have one of their own.
+__constant__ uint32_t powers_of_two[] = {1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9};
+template <int kBits>
+__device__ __forceinline__ uint32_t ShiftLeft(uint32_t x) {
+  return x * powers_of_two[kBits];
+}
+
 /// (x & mask) | base in one instruction: left alone, the compiler spends two to keep both constants immediate.
 __device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t base) {
   uint32_t out;
@@ -105,9 +113,9 @@ __device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t b
 __device__ __forceinline__ uint32_t TwoFactors(const RowScales& scales, int i) {
   const uint32_t word = scales.scales[i / 4];
   if constexpr (kLayout.scale == TileScale::kE4M3 && !kHalf) {
-    return MaskOr(i % 2 == 0 ? word << 4 : word >> 4, 0x0ff00ff0u, (kE5M3Offset << 7) * 0x10001u);
+    return MaskOr(i % 2 == 0 ? ShiftLeft<4>(word) : word >> 4, 0x0ff00ff0u, (kE5M3Offset << 7) * 0x10001u);
   } else {
-    return (i % 2 == 0 ? word << 7 : word >> 1) & 0x7f807f80u;
+    return (i % 2 == 0 ? ShiftLeft<7>(word) : word >> 1) & 0x7f807f80u;
   }
 }
 
@@ -145,18 +153,19 @@ __device__ __forceinline__ void DecodeInt4(uint32_t word, const RowScales& scale
 }
 
 __device__ __forceinline__ void DecodeE2M1(uint32_t word, const RowScales& scales, int group, uint32_t a[4]) {
+  const uint32_t word1 = ShiftLeft<1>(word), word2 = ShiftLeft<2>(word), word3 = ShiftLeft<3>(word), word6 = ShiftLeft<6>(word);
   if constexpr (kHalf) {
     // Sign to 15, e1 e0 m to 11 10 9: exponent field 0..3 and the upper mantissa bit, value * 2^-14 with 0.5 a subnormal.
-    a[0] = (word & 0x80008000u) | ((word << 3) & 0x0e000e00u);
-    a[1] = ((word << 3) & 0x80008000u) | ((word << 6) & 0x0e000e00u);
-    a[2] = ((word << 6) & 0x80008000u) | ((word << 9) & 0x0e000e00u);
-    a[3] = ((word << 1) & 0x80008000u) | ((word >> 2) & 0x08000800u) | ((word >> 1) & 0x06000600u);
+    a[0] = (word & 0x80008000u) | (word3 & 0x0e000e00u);
+    a[1] = (word3 & 0x80008000u) | (word6 & 0x0e000e00u);
+    a[2] = (word2 & 0x80008000u) | (ShiftLeft<9>(word) & 0x0e000e00u);
+    a[3] = (word1 & 0x80008000u) | (word & 0x0e000e00u);
   } else {
     // Sign to 15, e1 e0 m to 8 7 6: value * 2^-126 with 0.5 a subnormal.
     a[0] = word & 0x81c081c0u;
-    a[1] = (word << 3) & 0x81c081c0u;
-    a[2] = (word << 6) & 0x81c081c0u;
-    a[3] = ((word << 1) & 0x80008000u) | ((word >> 5) & 0x01000100u) | ((word >> 4) & 0x00c000c0u);
+    a[1] = word3 & 0x81c081c0u;
+    a[2] = (word2 & 0x80008000u) | (word6 & 0x01c001c0u);
+    a[3] = (word1 & 0x80008000u) | ((word >> 3) & 0x01c001c0u);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -175,11 +184,11 @@ __device__ __forceinline__ void DecodeE4M3(const uint32_t words[2], uint32_t a[4
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const uint32_t word = words[j / 2];
-    const uint32_t signs = (j % 2 == 0 ? word : word << 8) & 0x80008000u;
+    const uint32_t signs = (j % 2 == 0 ? word : ShiftLeft<8>(word)) & 0x80008000u;
     if constexpr (kHalf) {
-      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 1 : word << 7) & 0x3f803f80u), 0x5c005c00u);  // 2^8
+      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 1 : ShiftLeft<7>(word)) & 0x3f803f80u), 0x5c005c00u);  // 2^8
     } else {
-      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 4 : word << 4) & 0x07f007f0u), 0x7b807b80u);  // 2^120
+      a[j] = MultiplyPairs(signs | ((j % 2 == 0 ? word >> 4 : ShiftLeft<4>(word)) & 0x07f007f0u), 0x7b807b80u);  // 2^120
     }
   }
 }
