@@ -48,7 +48,7 @@ struct RopeArgs {
 inline constexpr int kDecodeSplits = 32;
 inline constexpr int kDecodeCluster = 8;
 /// Warps of a block of the decode kernel, and the keys of a warp's step.
-inline constexpr int kDecodeWarps = 4, kDecodeChunk = 16;
+inline constexpr int kDecodeWarps = 8, kDecodeChunk = 16;
 /// Query heads of one kv head that a block handles: the rows of a tensor-core step.
 inline constexpr int kAttentionRows = 16;
 /// Warps of a block of the prefill kernel, 16 rows each: as many as the registers of an SM hold at least twice for short heads, and one
@@ -111,10 +111,12 @@ BILLFISH_HD constexpr int AttentionRowBytes(int D) { return 2 * D + 16; }
 /// Two stages of keys and values.
 BILLFISH_HD constexpr int AttentionSharedBytes(int D) { return 2 * 2 * kAttentionKeys * AttentionRowBytes(D); }
 
-/// The rings of the decode kernel (two stages of keys and values a warp), its queries, the new key and value, and the sums that the blocks
+/// A warp of the decode kernel: a chunk of keys and values, then its rows' D sums (eight floats apart), largest score and sum of weights.
+BILLFISH_HD constexpr int DecodeWarpBytes(int D) { return kAttentionRows * (4 * (D + 8) + 8); }
+/// What the warps need, the queries, the new key and value, and the sums that the blocks
 /// of a cluster send each other.
 BILLFISH_HD constexpr int DecodeSharedBytes(int D) {
-  return (kDecodeWarps * 4 * kDecodeChunk + kAttentionRows + 2) * AttentionRowBytes(D) + kAttentionRows * (4 * D + 8);
+  return kDecodeWarps * DecodeWarpBytes(D) + (kAttentionRows + 2) * AttentionRowBytes(D) + kAttentionRows * (4 * D + 8);
 }
 
 /// h[t] = bf16(silu(gate) * up), gate_up[t] = gate, then up.

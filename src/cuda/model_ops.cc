@@ -11,9 +11,9 @@ namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kMostHeadDim = 256;
-// Blocks of a decode step of attention beyond which no sequence is shared by more clusters: two for each SM of a large GPU. A number of its
-// own, so that results do not depend on the GPU.
-constexpr int kDecodeBlocks = 256;
+// Blocks that a decode step of attention wants, one for each SM of a large GPU: a number of its own, so that results do not depend on the
+// GPU.
+constexpr int kDecodeBlocks = 128;
 
 KernelSpec Plain(const char* name) { return {.file = fmt::format("{}.cu", name), .function = name}; }
 
@@ -82,18 +82,19 @@ Status ModelOps::Rope(const RopeArgs& args, CUstream stream) const {
 }
 
 Status ModelOps::AttentionDecode(const AttentionDecodeArgs& args, CUstream stream) const {
-  // Many rows fill the GPU without a second cluster for any.
-  const int64_t tiles = DecodeTiles(args.heads, args.kv_heads), cluster = has_clusters_ ? kDecodeCluster : 1;
-  const int64_t most = kDecodeSplits / cluster, wanted = tiles * args.T == 0 ? 1 : int64_t{kDecodeBlocks} / (tiles * args.T * cluster);
+  if (args.T == 0) return OkStatus();
+  // Many rows fill the GPU with fewer blocks each, and few of long sequences with several clusters each.
+  const int64_t tiles = DecodeTiles(args.heads, args.kv_heads) * args.T;
+  int64_t blocks = has_clusters_ ? kDecodeCluster : 1;
+  while (blocks > 1 && blocks * tiles > kDecodeBlocks) blocks /= 2;
   AttentionDecodeArgs shared = args;
-  shared.groups = static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, most));
-  const LaunchShape shape{.grid_x = static_cast<uint32_t>(cluster),
-                          .grid_y = static_cast<uint32_t>(tiles),
+  shared.groups = static_cast<int32_t>(std::clamp<int64_t>(kDecodeBlocks / (blocks * tiles), 1, kDecodeSplits / blocks));
+  const LaunchShape shape{.grid_x = static_cast<uint32_t>(blocks),
+                          .grid_y = static_cast<uint32_t>(tiles / args.T),
                           .grid_z = static_cast<uint32_t>(shared.groups * args.T),
                           .threads = 32 * kDecodeWarps,
                           .shared_bytes = static_cast<uint32_t>(DecodeSharedBytes(head_dim_)),
-                          .cluster_x = static_cast<uint32_t>(cluster)};
-  if (args.T == 0) return OkStatus();
+                          .cluster_x = static_cast<uint32_t>(blocks)};
   return LaunchOne(attention_decode_, shape, shared, stream);
 }
 

@@ -2,83 +2,90 @@
 //
 //   BF_HEAD_DIM   a multiple of 16
 //
-// A row is the next token of its own sequence. Its keys are cut into chunks of 16; a cluster of kCtas blocks takes the chunks of up to 16
-// query heads of one kv head, which are the rows of its tensor-core steps, so that keys and values are read once for all of them. A warp
-// takes every (kCtas * kWarps)-th chunk, with a ring of its own. Long sequences are shared by several clusters (`groups`).
+// A row is the next token of its own sequence. Its keys are cut into chunks of 16; a cluster of blocks (gridDim.x of them) takes the chunks
+// of up to 16 query heads of one kv head, which are the rows of its tensor-core steps, so that keys and values are read once for all of
+// them. A warp of the cluster takes every n-th chunk. Long sequences are shared by several clusters (`groups`).
 //
 // Keys and values before the new one arrive while the previous kernel ends: they were written by earlier steps, which have ended, and
 // no kernel of this step writes them, as it adds the new place alone. The position must stand in memory before the step begins.
 //
-// One block an SM suffices: room for more would cost registers in memory.
-//
-// Sums meet in a fixed order: the warps of a block, the blocks of a cluster (row r in block r % kCtas), the clusters in the block that ends
-// last. Positions are read from memory: a recorded graph serves growing sequences. Grid: kCtas, DecodeTiles, groups * T.
+// Sums meet in a fixed order: the warps of a block, the blocks of a cluster (row r in block r % gridDim.x), the clusters in the one that
+// ends last. Positions are read from memory: a recorded graph serves growing sequences. Grid: blocks, DecodeTiles, groups * T.
 #define BF_ACT 0
 #include "cuda/kernels/attention.cuh"
-#include "cuda/kernels/cluster.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/kernels/mailbox.cuh"
 #include "cuda/kernels/reduce.cuh"
 
 namespace {
 using namespace billfish::cuda;
 
-constexpr int kCtas = kHasClusters ? kDecodeCluster : 1, kWarps = kDecodeWarps, kStep = kCtas * kWarps;
+constexpr int kWarps = kDecodeWarps, kMostBlocks = kHasClusters ? kDecodeCluster : 1;
 constexpr int kChunk = kDecodeChunk, kChunkBytes = kChunk * kRowBytes;
-constexpr int kSlots = kAttentionRows / kCtas;  // rows that a block finishes
-// Chunks that a cluster takes before another one helps. Without clusters a block that helps costs no more than one that is there anyway.
-constexpr int kGroupChunks = kHasClusters ? 4 * kStep : kStep;
-constexpr int kPairs = (kHeadDim / 2 + 31) / 32;  // of a head, in a lane
-constexpr int kPartStride = kHeadDim + 8;         // floats of a row of a warp's sums: rows lie eight banks apart
-static_assert(kAttentionRows * (kPartStride * 4 + 8) <= 4 * kChunkBytes, "a warp's sums take the place of its ring");
-static_assert(kDecodeSplits == 32, "a lane weighs a group");
+// Chunks that a warp takes before another cluster helps. Without clusters a block that helps costs no more than one that is there anyway.
+constexpr int kRounds = kHasClusters ? 2 : 1;
+// Lanes of a head, four pairs each, in the making of the queries and the key.
+constexpr int kHalf = kHeadDim / 2;
+constexpr int kHeadLanes = kHalf <= 8 ? 2 : kHalf <= 16 ? 4 : kHalf <= 32 ? 8 : kHalf <= 64 ? 16 : 32;
+constexpr int kPartStride = kHeadDim + 8;  // floats of a row of a warp's sums: rows lie eight banks apart
+constexpr int kWarpBytes = DecodeWarpBytes(kHeadDim);
+static_assert(2 * kChunkBytes <= kWarpBytes && kAttentionRows * (kPartStride * 4 + 8) <= kWarpBytes && kWarpBytes % 16 == 0);
 
-// The shared memory of a block: rings, queries, the new key and value, what the other blocks send.
+// The shared memory of a block: keys and values, queries, the new key and value, what the other blocks send.
 struct Shared {
   uint8_t* bytes;
-  __device__ __forceinline__ uint8_t* Ring(int warp) const { return bytes + warp * 4 * kChunkBytes; }
-  __device__ __forceinline__ float* Part(int warp) const { return reinterpret_cast<float*>(Ring(warp)); }
+  __device__ __forceinline__ uint8_t* Chunk(int warp) const { return bytes + warp * kWarpBytes; }
+  __device__ __forceinline__ float* Part(int warp) const { return reinterpret_cast<float*>(Chunk(warp)); }
   __device__ __forceinline__ float2* PartTotals(int warp) const {
     return reinterpret_cast<float2*>(Part(warp) + kAttentionRows * kPartStride);
   }
   __device__ __forceinline__ uint16_t* Query(int row) const {
-    return reinterpret_cast<uint16_t*>(bytes + kWarps * 4 * kChunkBytes + row * kRowBytes);
+    return reinterpret_cast<uint16_t*>(bytes + kWarps * kWarpBytes + row * kRowBytes);
   }
   __device__ __forceinline__ uint16_t* NewKey() const { return Query(kAttentionRows); }
   __device__ __forceinline__ uint16_t* NewValue() const { return Query(kAttentionRows + 1); }
+  // Of block `rank` for the rows of this one, which has one in gridDim.x of them.
   __device__ __forceinline__ float* Inbox(int rank, int slot) const {
-    return reinterpret_cast<float*>(Query(kAttentionRows + 2)) + (rank * kSlots + slot) * kHeadDim;
+    return reinterpret_cast<float*>(Query(kAttentionRows + 2)) + (rank * (kAttentionRows / static_cast<int>(gridDim.x)) + slot) * kHeadDim;
   }
   __device__ __forceinline__ float2* InboxTotals(int rank, int slot) const {
-    return reinterpret_cast<float2*>(Inbox(kCtas, 0)) + rank * kSlots + slot;
+    return reinterpret_cast<float2*>(reinterpret_cast<float*>(Query(kAttentionRows + 2)) + kAttentionRows * kHeadDim) +
+           rank * (kAttentionRows / static_cast<int>(gridDim.x)) + slot;
   }
 };
 
 // What this block does.
 struct Work {
-  int token, rank, group, tile;              // the grid's places
+  int token, rank, blocks, group, tile;      // the grid's places
   int kv_head, first_row, first_head, rows;  // query heads first_head .. first_head + rows
   int last, low;                             // the places of the sequence that the token sees
   int groups, from, end;                     // this cluster's chunks
   __device__ __forceinline__ Work(const AttentionDecodeArgs& args)
-      : token(static_cast<int>(blockIdx.z) % args.T), rank(blockIdx.x), group(static_cast<int>(blockIdx.z) / args.T), tile(blockIdx.y) {
+      : token(static_cast<int>(blockIdx.z) % args.T),
+        rank(blockIdx.x),
+        blocks(gridDim.x),
+        group(static_cast<int>(blockIdx.z) / args.T),
+        tile(blockIdx.y) {
+    last = args.positions[token], low = args.window > 0 ? max(0, last - static_cast<int>(args.window) + 1) : 0;
     const int heads = args.heads / args.kv_heads, tiles = (heads + kAttentionRows - 1) / kAttentionRows;
     kv_head = tile / tiles, first_row = tile % tiles * kAttentionRows, rows = min(kAttentionRows, heads - first_row);
     first_head = kv_head * heads + first_row;
-    last = args.positions[token], low = args.window > 0 ? max(0, last - static_cast<int>(args.window) + 1) : 0;
-    const int begin = low / kChunk, chunks = last / kChunk - begin + 1;
-    const int wanted = min(args.groups, (chunks + kGroupChunks - 1) / kGroupChunks), share = (chunks + wanted - 1) / wanted;
+    const int begin = low / kChunk, chunks = last / kChunk - begin + 1, round = blocks * kWarps * kRounds;
+    const int wanted = min(args.groups, (chunks + round - 1) / round), share = (chunks + wanted - 1) / wanted;
     groups = (chunks + share - 1) / share;
     from = begin + group * share, end = min(from + share, begin + chunks);
   }
   __device__ __forceinline__ int Newest() const { return last / kChunk; }
   // One block of a cluster per tile of heads has the chunk of the new key.
-  __device__ __forceinline__ bool HasNewest() const { return end == Newest() + 1 && (Newest() - from) % kCtas == rank; }
+  __device__ __forceinline__ bool HasNewest() const { return end == Newest() + 1 && (Newest() - from) % blocks == rank; }
   // Blocks of the cluster and warps of this block that have a chunk: the first ones.
-  __device__ __forceinline__ int ActiveCtas() const { return min(kCtas, end - from); }
-  __device__ __forceinline__ int ActiveWarps() const { return min(kWarps, (end - from - rank + kCtas - 1) / kCtas); }
+  __device__ __forceinline__ int ActiveBlocks() const { return min(blocks, end - from); }
+  __device__ __forceinline__ int ActiveWarps() const { return min(kWarps, (end - from - rank + blocks - 1) / blocks); }
+  // Rows that this block finishes.
+  __device__ __forceinline__ int OwnRows() const { return rank < rows ? (rows - rank + blocks - 1) / blocks : 0; }
 };
 
-// Begins the copy of a chunk of keys, then values, to a stage of a warp's ring. Places from the new one on become zero.
+// Begins the copy of a chunk of keys, then values, to a warp's memory. Places from the new one on become zero.
 __device__ __forceinline__ void FetchChunk(uint32_t stage, const uint16_t* keys, const uint16_t* values, int chunk, int last, int lane) {
   constexpr int kPieces = kHeadDim / 8;
 #pragma unroll
@@ -89,72 +96,64 @@ __device__ __forceinline__ void FetchChunk(uint32_t stage, const uint16_t* keys,
     CopyAsync16Zeroed(to, keys + from, place < last ? 16 : 0);
     CopyAsync16Zeroed(to + kChunkBytes, values + from, place < last ? 16 : 0);
   }
+  CommitCopies();
 }
 
-// The angles and norms of a token, a lane's pairs of them: the rotation pairs i with i + D / 2: (a, b) -> (a cos - b sin, b cos + a sin).
+__device__ __forceinline__ float4 LoadFour(const float* from) { return *reinterpret_cast<const float4*>(from); }
+
+// A lane's four pairs of a token's angles and norms: the rotation pairs i with i + D / 2: (a, b) -> (a cos - b sin, b cos + a sin).
 struct Rotation {
-  float cosine[kPairs], sine[kPairs], q_a[kPairs], q_b[kPairs], k_a[kPairs], k_b[kPairs];
-  __device__ __forceinline__ Rotation(const AttentionDecodeArgs& args, int position, int lane) {
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const int i = lane + 32 * j;
-      if (i >= kHeadDim / 2) continue;
-      const int64_t at = static_cast<int64_t>(position) * (kHeadDim / 2) + i;
-      cosine[j] = args.cosines[at], sine[j] = args.sines[at];
-      if (args.q_norm != nullptr) q_a[j] = args.q_norm[i], q_b[j] = args.q_norm[kHeadDim / 2 + i];
-      if (args.k_norm != nullptr) k_a[j] = args.k_norm[i], k_b[j] = args.k_norm[kHeadDim / 2 + i];
-    }
+  float4 cosine, sine, q_a, q_b, k_a, k_b;
+  __device__ __forceinline__ Rotation(const AttentionDecodeArgs& args, int position, int i) {
+    const float4 ones{1, 1, 1, 1};
+    q_a = q_b = k_a = k_b = cosine = sine = ones;
+    if (i >= kHalf) return;
+    const int64_t at = static_cast<int64_t>(position) * kHalf + i;
+    cosine = LoadFour(args.cosines + at), sine = LoadFour(args.sines + at);
+    if (args.q_norm != nullptr) q_a = LoadFour(args.q_norm + i), q_b = LoadFour(args.q_norm + kHalf + i);
+    if (args.k_norm != nullptr) k_a = LoadFour(args.k_norm + i), k_b = LoadFour(args.k_norm + kHalf + i);
   }
 };
 
-// Normalises and rotates the heads that the block needs, each by a warp: queries 0 .. rows - 1, then key and value if it has their chunk.
-// All loads come before the first use.
+__device__ __forceinline__ float4 Scaled(float4 v, float4 w, float factor) {
+  return {v.x * (factor * w.x), v.y * (factor * w.y), v.z * (factor * w.z), v.w * (factor * w.w)};
+}
+__device__ __forceinline__ float SumOfSquares(float4 v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
+
+// Normalises and rotates the heads that the block needs, each by kHeadLanes lanes: queries 0 .. rows - 1, then key and value if it has
+// their chunk.
 __device__ __forceinline__ void MakeHeads(const AttentionDecodeArgs& args, const Work& work, const Shared& shared, const Rotation& rotation,
-                                          int warp, int lane) {
-  constexpr int kHalf = kHeadDim / 2, kMost = (kAttentionRows + 2 + kWarps - 1) / kWarps;
+                                          int i) {
+  constexpr int kTogether = 32 * kWarps / kHeadLanes;
   const int count = work.rows + (work.HasNewest() ? 2 : 0);
   const float* in = args.qkv + static_cast<int64_t>(work.token) * (args.heads + 2 * args.kv_heads) * kHeadDim;
-  float a[kMost][kPairs] = {}, b[kMost][kPairs] = {};
+#pragma unroll 1
+  for (int base = 0; base < count; base += kTogether) {
+    const int h = base + static_cast<int>(threadIdx.x) / kHeadLanes;
+    const bool is_query = h < work.rows, is_key = h == work.rows, works = h < count && i < kHalf;
+    const int head = is_query ? work.first_head + h : args.heads + (h - work.rows) * args.kv_heads + work.kv_head;
+    float4 a{0, 0, 0, 0}, b{0, 0, 0, 0};
+    if (works) a = LoadFour(in + head * kHeadDim + i), b = LoadFour(in + head * kHeadDim + kHalf + i);
+    float squares = SumOfSquares(a) + SumOfSquares(b);
 #pragma unroll
-  for (int j = 0; j < kMost; ++j) {
-    const int h = warp + kWarps * j;
-    if (h >= count) continue;
-    const int head = h < work.rows ? work.first_head + h : args.heads + (h - work.rows) * args.kv_heads + work.kv_head;
-#pragma unroll
-    for (int p = 0; p < kPairs; ++p) {
-      const int i = lane + 32 * p;
-      if (i < kHalf) a[j][p] = in[head * kHeadDim + i], b[j][p] = in[head * kHeadDim + kHalf + i];
+    for (int step = kHeadLanes / 2; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
+    if (!works) continue;
+    if (is_query ? args.q_norm != nullptr : is_key && args.k_norm != nullptr) {
+      const float factor = 1.0f / sqrtf(squares / static_cast<float>(kHeadDim) + args.eps);
+      a = Scaled(a, is_query ? rotation.q_a : rotation.k_a, factor), b = Scaled(b, is_query ? rotation.q_b : rotation.k_b, factor);
     }
-  }
-#pragma unroll
-  for (int j = 0; j < kMost; ++j) {
-    const int h = warp + kWarps * j;
-    if (h >= count) continue;
-    const bool is_query = h < work.rows, is_key = h == work.rows;
-    if ((is_query && args.q_norm != nullptr) || (is_key && args.k_norm != nullptr)) {
-      float squares = 0;
-#pragma unroll
-      for (int p = 0; p < kPairs; ++p) squares += a[j][p] * a[j][p] + b[j][p] * b[j][p];
-      const float factor = 1.0f / sqrtf(WarpSum(squares) / static_cast<float>(kHeadDim) + args.eps);
-#pragma unroll
-      for (int p = 0; p < kPairs; ++p) {
-        a[j][p] *= factor * (is_query ? rotation.q_a[p] : rotation.k_a[p]);
-        b[j][p] *= factor * (is_query ? rotation.q_b[p] : rotation.k_b[p]);
-      }
+    if (is_query || is_key) {
+      const float4 c = rotation.cosine, s = rotation.sine, x = a;
+      a = {x.x * c.x - b.x * s.x, x.y * c.y - b.y * s.y, x.z * c.z - b.z * s.z, x.w * c.w - b.w * s.w};
+      b = {b.x * c.x + x.x * s.x, b.y * c.y + x.y * s.y, b.z * c.z + x.z * s.z, b.w * c.w + x.w * s.w};
     }
+    const uint2 low{PairFromFloats(a.x, a.y), PairFromFloats(a.z, a.w)}, high{PairFromFloats(b.x, b.y), PairFromFloats(b.z, b.w)};
     uint16_t* to = is_query ? shared.Query(h) : is_key ? shared.NewKey() : shared.NewValue();
-    uint16_t* cache = nullptr;
+    *reinterpret_cast<uint2*>(to + i) = low, *reinterpret_cast<uint2*>(to + kHalf + i) = high;
     if (!is_query && work.first_row == 0) {
-      cache = (is_key ? args.keys : args.values) + work.token * args.slot_stride + (work.kv_head * args.capacity + work.last) * kHeadDim;
-    }
-#pragma unroll
-    for (int p = 0; p < kPairs; ++p) {
-      const int i = lane + 32 * p;
-      if (i >= kHalf) continue;
-      const float cosine = is_query || is_key ? rotation.cosine[p] : 1.0f, sine = is_query || is_key ? rotation.sine[p] : 0.0f;
-      const uint32_t pair = PairFromFloats(a[j][p] * cosine - b[j][p] * sine, b[j][p] * cosine + a[j][p] * sine);
-      to[i] = static_cast<uint16_t>(pair & 0xffffu), to[kHalf + i] = static_cast<uint16_t>(pair >> 16);
-      if (cache != nullptr) cache[i] = static_cast<uint16_t>(pair & 0xffffu), cache[kHalf + i] = static_cast<uint16_t>(pair >> 16);
+      uint16_t* cache =
+          (is_key ? args.keys : args.values) + work.token * args.slot_stride + (work.kv_head * args.capacity + work.last) * kHeadDim;
+      *reinterpret_cast<uint2*>(cache + i) = low, *reinterpret_cast<uint2*>(cache + kHalf + i) = high;
     }
   }
 }
@@ -220,73 +219,70 @@ __device__ __forceinline__ void PrefetchSoon(const AttentionDecodeArgs& args) {
   constexpr int64_t kLine = 128;
   const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z;
   const int64_t block = (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+#pragma unroll 1
   for (int64_t at = (block * blockDim.x + threadIdx.x) * kLine; at < args.soon_bytes; at += blocks * blockDim.x * kLine) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(args.soon) + at));
   }
 }
 
-// The last block to end adds up the clusters. The parts that others wrote are read past the first-level cache.
-__device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, const Work& work, const GroupParts& parts, int warp,
-                                            int lane) {
+// Whether this block is the last of its rank among the clusters of its rows: each rank counts in its own bits.
+__device__ __forceinline__ bool EndsLast(const AttentionDecodeArgs& args, const Work& work) {
   __shared__ bool is_last;
   int32_t* arrivals = args.arrivals + static_cast<int64_t>(work.token) * gridDim.y + work.tile;
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    is_last = atomicAdd(arrivals, 1) == work.groups * min(kCtas, work.rows) - 1;
+    const int bits = 32 / work.blocks, shift = work.rank * bits;
+    const uint32_t before = static_cast<uint32_t>(atomicAdd(arrivals, 1 << shift)) >> shift;
+    is_last = static_cast<int>(bits == 32 ? before : before & ((1u << bits) - 1)) == work.groups - 1;
+    if (is_last) atomicSub(arrivals, work.groups << shift);
     __threadfence();
   }
   __syncthreads();
-  if (!is_last) return;
-  if (threadIdx.x == 0) *arrivals = 0;
-  for (int row = warp; row < work.rows; row += kWarps) {
-    const float2 mine = lane < work.groups ? __ldcg(parts.Totals(lane, row)) : float2{kLowest, 0};
-    float top = mine.x;
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
-    const float weight = Exp2(mine.x - top);
-    const float2 total{top, WarpSum(weight * mine.y)};
-#pragma unroll
-    for (int first = 0; first < kHeadDim; first += 128) {
-      const int d = first + lane * 4;
-      float4 sum{0, 0, 0, 0};
+  return is_last;
+}
+
+// The parts that others wrote are read past the first-level cache.
+__device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, const Work& work, const GroupParts& parts, int row, int lane) {
+  float2 total{kLowest, 0};
+  for (int s = 0; s < work.groups; ++s) total.x = fmaxf(total.x, __ldcg(parts.Totals(s, row)).x);
+  for (int d = lane * 4; d < kHeadDim; d += 128) {
+    float4 sum{0, 0, 0, 0};
+    total.y = 0;
 #pragma unroll 4
-      for (int s = 0; s < work.groups; ++s) {
-        const float w = __shfl_sync(0xffffffffu, weight, s);
-        const float4 v = d < kHeadDim ? __ldcg(parts.Values(s, row, d)) : sum;
-        sum.x = fmaf(w, v.x, sum.x), sum.y = fmaf(w, v.y, sum.y), sum.z = fmaf(w, v.z, sum.z), sum.w = fmaf(w, v.w, sum.w);
-      }
-      if (d < kHeadDim) StoreRow(args, work, row, d, sum, total);
+    for (int s = 0; s < work.groups; ++s) {
+      const float2 part = __ldcg(parts.Totals(s, row));
+      const float4 v = __ldcg(parts.Values(s, row, d));
+      const float w = Exp2(part.x - total.x);
+      total.y = fmaf(w, part.y, total.y);
+      sum.x = fmaf(w, v.x, sum.x), sum.y = fmaf(w, v.y, sum.y), sum.z = fmaf(w, v.z, sum.z), sum.w = fmaf(w, v.w, sum.w);
     }
+    StoreRow(args, work, row, d, sum, total);
   }
 }
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
+  __shared__ Mailbox mailbox;
   const Shared shared{shared_bytes};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   AllowDependents();
-  PrefetchSoon(args);
   const Work work(args);
+  PrefetchSoon(args);
   if (work.group >= work.groups) return;  // the whole cluster
-  ClusterArrive();                        // this block can be written to
-  if (work.from + work.rank < work.end) {
-    const int64_t head = work.token * args.slot_stride + work.kv_head * args.capacity * kHeadDim;
-    const uint16_t *keys = args.keys + head, *values = args.values + head;
-    const uint32_t ring = SharedAddress(shared.Ring(warp));
-    const int first = work.from + work.rank + kCtas * warp;
-    const auto fetch = [&](int chunk, int stage) {
-      if (chunk < work.end) FetchChunk(ring + stage * 2 * kChunkBytes, keys, values, chunk, work.last, lane);
-      CommitCopies();
-    };
-    fetch(first, 0);
-    fetch(first + kStep, 1);
-    {
-      const Rotation rotation(args, work.last, lane);
-      WaitForPredecessor();
-      MakeHeads(args, work, shared, rotation, warp, lane);
-    }
+  const bool active = work.from + work.rank < work.end;
+  const int64_t cache = work.token * args.slot_stride + work.kv_head * args.capacity * kHeadDim;
+  const uint32_t at = SharedAddress(shared.Chunk(warp));
+  const int first = work.from + work.rank + work.blocks * warp;
+  if (first < work.end) FetchChunk(at, args.keys + cache, args.values + cache, first, work.last, lane);
+  const int own = work.OwnRows();
+  mailbox.Open(own * work.ActiveBlocks() * (kHeadDim * 4 + 8));
+  if (active) {
+    const int pair = static_cast<int>(threadIdx.x) % kHeadLanes * 4;
+    const Rotation rotation(args, work.last, pair);
+    WaitForPredecessor();
+    MakeHeads(args, work, shared, rotation, pair);
     __syncthreads();
     if (first < work.end) {
       Queries queries;
@@ -294,14 +290,14 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
       const int lows[2] = {work.low, work.low}, highs[2] = {work.last, work.last};
       const float scale = args.scale * kLog2E;
       Softmax softmax;
-      int stage = 0;
-      for (int chunk = first; chunk < work.end; chunk += kStep, stage ^= 1) {
-        WaitCopies<1>();
+#pragma unroll 1
+      for (int chunk = first; chunk < work.end; chunk += work.blocks * kWarps) {
+        if (chunk != first) FetchChunk(at, args.keys + cache, args.values + cache, chunk, work.last, lane);
+        WaitCopies<0>();
         __syncwarp();
         const int place = chunk * kChunk;
-        const uint32_t at = ring + stage * 2 * kChunkBytes;
         if (chunk == work.Newest()) {
-          uint8_t* to = shared.Ring(warp) + stage * 2 * kChunkBytes + (work.last - place) * kRowBytes;
+          uint8_t* to = shared.Chunk(warp) + (work.last - place) * kRowBytes;
           for (int i = lane; i < kHeadDim / 4; i += 32) {
             const bool is_key = i < kHeadDim / 8;
             const uint4 v = reinterpret_cast<const uint4*>(is_key ? shared.NewKey() : shared.NewValue())[i % (kHeadDim / 8)];
@@ -312,7 +308,6 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
         const bool masked = place < work.low || place + kChunk - 1 > work.last;
         softmax.Step<kChunk>(queries, at, at + kChunkBytes, 0, place, scale, masked, lows, highs, lane);
         __syncwarp();
-        fetch(chunk + 2 * kStep, stage);
       }
       softmax.Finish(scale);
 #pragma unroll
@@ -331,27 +326,27 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
   } else {
     WaitForPredecessor();
   }
-  ClusterWait();
-  if (work.from + work.rank < work.end) {
+  Mailbox::AwaitOthers();
+  if (active) {
     const int count = work.ActiveWarps();
     for (int row = warp; row < work.rows; row += kWarps) {
+      const int to = row % work.blocks, slot = row / work.blocks;
       const Weights<kWarps> weights(count, [&](int s) { return shared.PartTotals(s)[row]; });
       for (int d = lane * 4; d < kHeadDim; d += 128) {
         const float4 v =
             weights.Sum(count, [&](int s) { return *reinterpret_cast<const float4*>(shared.Part(s) + row * kPartStride + d); });
-        StoreInBlock(reinterpret_cast<float4*>(shared.Inbox(work.rank, row / kCtas) + d), row % kCtas, v);
+        mailbox.Send(reinterpret_cast<float4*>(shared.Inbox(work.rank, slot) + d), to, v);
       }
-      if (lane == 0) StoreInBlock(shared.InboxTotals(work.rank, row / kCtas), row % kCtas, weights.total);
+      if (lane == 0) mailbox.Send(shared.InboxTotals(work.rank, slot), to, weights.total);
     }
   }
-  ClusterArrive();
-  ClusterWait();
-  if (work.rank >= work.rows) return;
+  if (own == 0) return;
+  mailbox.Await();
   const GroupParts parts(args, work);
-  const int count = work.ActiveCtas();
-  for (int slot = warp; work.rank + slot * kCtas < work.rows; slot += kWarps) {
-    const int row = work.rank + slot * kCtas;
-    const Weights<kCtas> weights(count, [&](int s) { return *shared.InboxTotals(s, slot); });
+  const int count = work.ActiveBlocks();
+  for (int slot = warp; slot < own; slot += kWarps) {
+    const int row = work.rank + slot * work.blocks;
+    const Weights<kMostBlocks> weights(count, [&](int s) { return *shared.InboxTotals(s, slot); });
     for (int d = lane * 4; d < kHeadDim; d += 128) {
       const float4 v = weights.Sum(count, [&](int s) { return *reinterpret_cast<const float4*>(shared.Inbox(s, slot) + d); });
       if (work.groups == 1) {
@@ -362,5 +357,6 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
     }
     if (work.groups > 1 && lane == 0) *parts.Totals(work.group, row) = weights.total;
   }
-  if (work.groups > 1) MergeGroups(args, work, parts, warp, lane);
+  if (work.groups == 1 || !EndsLast(args, work)) return;
+  for (int slot = warp; slot < own; slot += kWarps) MergeGroups(args, work, parts, work.rank + slot * work.blocks, lane);
 }

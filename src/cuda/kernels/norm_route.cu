@@ -9,8 +9,8 @@
 // A lane's 16 bytes of a row of weights are eight neighbours in k: four columns of each of two steps. Both operands are read in that order,
 // so that it does not matter which columns of the matrix a step multiplies. The first of them arrive while the previous kernel ends.
 #define BF_ACT 0
-#include "cuda/kernels/cluster.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
+#include "cuda/kernels/mailbox.cuh"
 #include "cuda/kernels/mma.cuh"
 #include "cuda/kernels/norm_rows.cuh"
 #include "cuda/kernels/route.cuh"
@@ -52,13 +52,14 @@ __device__ __forceinline__ void Multiply(float (&sum)[4], const Piece& w, const 
 
 extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __grid_constant__ NormRouteArgs args) {
   extern __shared__ __align__(16) uint8_t row[];  // the norm in bf16
+  __shared__ Mailbox mailbox;
   __shared__ float sums[kWarps], parts[kWarps][kTile];
   __shared__ float logits[32 * BF_VALUES];
   __shared__ float weights[32 * BF_VALUES];
   __shared__ int32_t ids[32 * BF_VALUES];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = blockIdx.y, rank = blockIdx.x, blocks = gridDim.x;
   AllowDependents();
-  ClusterArrive();  // this block can be written to
+  mailbox.Open(rank == 0 ? 4 * args.route.E : 0);
   // Tiles rank, rank + blocks, ... are this block's, several at a time if there are.
   const int tiles = (args.route.E + kTile - 1) / kTile, mine = (tiles - rank + blocks - 1) / blocks;
   const int together = min(max(mine, 1), kWarps), shares = kWarps / together, lead = warp / shares, share = warp % shares;
@@ -76,7 +77,8 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
   const NormRows<kWarps> rows(norm, warp, lane);
   WaitForPredecessor();
   rows.Run(row, 0, rank == blocks - 1, sums);
-  ClusterWait();
+  Mailbox::AwaitOthers();
+#pragma unroll 1
   for (int base = 0; base < mine; base += together) {
     const int own = base + lead, tile = rank + own * blocks;
     float sum[4] = {};
@@ -89,21 +91,24 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
           if (block < columns.end) Multiply(sum, early[j], row, block, lane);
         }
       }
-#pragma unroll 2
+#pragma unroll 1
       for (; block < columns.end; block += shares) Multiply(sum, columns.Load(block), row, block, lane);
     }
     if (lane % 4 == 0) parts[warp][lane / 4] = sum[0], parts[warp][lane / 4 + 8] = sum[2];
     __syncthreads();
-    for (int i = threadIdx.x; i < together * kTile; i += 32 * kWarps) {
+    if (threadIdx.x < together * kTile) {
+      const int i = threadIdx.x;
       const int group = i / kTile, expert = (rank + (base + group) * blocks) * kTile + i % kTile;
-      if (base + group >= mine || expert >= args.route.E) continue;
       float logit = 0;
+#pragma unroll 4
       for (int s = 0; s < shares; ++s) logit += parts[group * shares + s][i % kTile];
-      StoreInBlock(logits + expert, 0, logit + (args.bias == nullptr ? 0.0f : args.bias[expert]));
+      if (base + group < mine && expert < args.route.E) {
+        mailbox.Send(logits + expert, 0, logit + (args.bias == nullptr ? 0.0f : args.bias[expert]));
+      }
     }
     __syncthreads();
   }
-  ClusterArrive();
-  ClusterWait();
-  if (rank == 0 && warp == 0) RouteRow(args.route, t, logits, weights, ids, lane);
+  if (rank != 0 || warp != 0) return;
+  mailbox.Await();
+  RouteRow(args.route, t, logits, weights, ids, lane);
 }

@@ -41,6 +41,7 @@ class NormRows {
       for (int j = 0; j < kKept; ++j) {
         if (Item(j) < args_.H) squares += Visit(kept[j], Item(j), stores);
       }
+#pragma unroll 1
       for (int j = kKept; Item(j) < args_.H; ++j) squares += Visit(Load(Item(j)), Item(j), stores);
     }
     squares = WarpSum(squares);
@@ -56,6 +57,7 @@ class NormRows {
       for (int j = 0; j < kKept; ++j) {
         if (Item(j) < args_.H) Store(to, Item(j), kept[j], weight_[j], factor, stores);
       }
+#pragma unroll 1
       for (int j = kKept; Item(j) < args_.H; ++j) {
         Store(to, Item(j), Load(Item(j)), *reinterpret_cast<const float4*>(args_.weight + Item(j)), factor, stores);
       }

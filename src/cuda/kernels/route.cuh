@@ -2,9 +2,9 @@
 //
 //   BF_VALUES   logits a lane holds: E <= 32 * BF_VALUES, lane l owns experts l, l + 32, ...
 //
-// The choice compares what the CPU compares: exp and log1p are taken in fp64 and rounded once, which the CPU's libm equals except in its
-// own last bit. Ids are valid whatever the logits are: not-a-number ranks below everything. Slots come in order of falling key, so that
-// ties go to the smaller id.
+// The choice compares what the CPU compares: where it depends on exp and log1p, these are taken in fp64 and rounded once, which the CPU's
+// libm equals except in its own last bit. Weights that no choice depends on are left to fp32, which is much faster. Ids are valid whatever
+// the logits are: not-a-number ranks below everything. Slots come in order of falling key, so that ties go to the smaller id.
 #pragma once
 
 #include "cuda/moe_args.h"
@@ -36,17 +36,22 @@ __device__ __forceinline__ uint32_t WarpMin(uint32_t v) {
   return r;
 }
 
-__device__ __forceinline__ float Exp(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
+// Calls: in line they would make every kernel that routes several times as long.
+__device__ __noinline__ float ExactExp(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
+__device__ __noinline__ float ExactLog1p(float x) { return static_cast<float>(log1p(static_cast<double>(x))); }
+
+// `chooses`: ids depend on the result.
+__device__ __forceinline__ float Exp(float x, bool chooses) { return chooses ? ExactExp(x) : expf(x); }
 
 struct RouteSoftmax {
   float top, sum;
 };
 
-__device__ __forceinline__ float Score(RouteScore kind, float logit, const RouteSoftmax& softmax) {
-  if (kind == RouteScore::kSoftmax) return Exp(logit - softmax.top) / softmax.sum;
-  if (kind == RouteScore::kSigmoid) return 1.0f / (1.0f + Exp(-logit));
+__device__ __forceinline__ float Score(RouteScore kind, float logit, const RouteSoftmax& softmax, bool chooses) {
+  if (kind == RouteScore::kSoftmax) return Exp(logit - softmax.top, chooses) / softmax.sum;
+  if (kind == RouteScore::kSigmoid) return 1.0f / (1.0f + Exp(-logit, chooses));
   if (kind == RouteScore::kSqrtSoftplus) {
-    return sqrtf(fmaxf(logit, 0.0f) + static_cast<float>(log1p(static_cast<double>(Exp(-fabsf(logit))))));
+    return sqrtf(fmaxf(logit, 0.0f) + ExactLog1p(ExactExp(-fabsf(logit))));
   }
   return logit;
 }
@@ -83,25 +88,63 @@ __device__ __forceinline__ void KeepBestGroups(uint32_t (&key)[BF_VALUES], const
   }
 }
 
+// Puts the first of the largest keys of a lane in front; equal keys stay in their order.
+__device__ __forceinline__ void BringForward(uint32_t (&key)[BF_VALUES], uint32_t (&id)[BF_VALUES]) {
+#pragma unroll
+  for (int i = BF_VALUES - 2; i >= 0; --i) {
+    const bool swap = key[i] < key[i + 1];
+    const uint32_t low = swap ? key[i] : key[i + 1], low_id = swap ? id[i] : id[i + 1];
+    key[i] = swap ? key[i + 1] : key[i], id[i] = swap ? id[i + 1] : id[i];
+    key[i + 1] = low, id[i + 1] = low_id;
+  }
+}
+
+// A lane's first key is its largest: few keys are sorted at once, of many the largest is found each time.
+constexpr bool kSorted = BF_VALUES <= 8;
+__device__ __forceinline__ void SortKeys(uint32_t (&key)[BF_VALUES], uint32_t (&id)[BF_VALUES]) {
+#pragma unroll
+  for (int pass = 0; pass + 1 < (kSorted ? BF_VALUES : 0); ++pass) BringForward(key, id);
+}
+
+// The largest key of all lanes, among equal ones that with the smallest id.
+struct Best {
+  uint32_t key, id;  // id: of the lane that has it
+  int lane;
+  bool here;
+};
+__device__ __forceinline__ Best FindBest(uint32_t (&key)[BF_VALUES], uint32_t (&id)[BF_VALUES]) {
+  if constexpr (!kSorted) BringForward(key, id);
+  Best best;
+  best.key = WarpMax(key[0]);
+  best.id = id[0];
+  best.here = key[0] == best.key;
+  uint32_t lanes = __ballot_sync(kAll, best.here);
+  if (__popc(lanes) > 1) {
+    const uint32_t first = WarpMin(best.here ? id[0] : kAll);
+    best.here = best.here && id[0] == first;
+    lanes = __ballot_sync(kAll, best.here);
+  }
+  best.lane = __ffs(static_cast<int>(lanes)) - 1;
+  return best;
+}
+__device__ __forceinline__ void DropFirst(uint32_t (&key)[BF_VALUES], uint32_t (&id)[BF_VALUES]) {
+#pragma unroll
+  for (int i = 0; i + 1 < BF_VALUES; ++i) key[i] = key[i + 1], id[i] = id[i + 1];
+  key[BF_VALUES - 1] = kTaken;
+}
+
 // The top_k largest keys, largest first, equal keys by id; the ids and the values behind the keys.
 __device__ __forceinline__ void TakeBest(uint32_t (&key)[BF_VALUES], int top_k, int lane, int32_t* ids, float* values) {
+  uint32_t id[BF_VALUES];
+#pragma unroll
+  for (int i = 0; i < BF_VALUES; ++i) id[i] = static_cast<uint32_t>(lane + 32 * i);
+  SortKeys(key, id);
+#pragma unroll 1
   for (int j = 0; j < top_k; ++j) {
-    uint32_t mine = key[0];
-#pragma unroll
-    for (int i = 1; i < BF_VALUES; ++i) mine = max(mine, key[i]);
-    const uint32_t best = WarpMax(mine);
-    uint32_t candidate = kAll;
-#pragma unroll
-    for (int i = BF_VALUES - 1; i >= 0; --i) {
-      if (key[i] == best) candidate = static_cast<uint32_t>(lane + 32 * i);
-    }
-    // Most often one lane has the best, and knows its id by itself.
-    const uint32_t id = __popc(__ballot_sync(kAll, mine == best)) == 1 ? candidate : WarpMin(candidate);
-#pragma unroll
-    for (int i = 0; i < BF_VALUES; ++i) {
-      if (static_cast<uint32_t>(lane + 32 * i) == id) key[i] = kTaken;
-    }
-    if (candidate == id && id != kAll) ids[j] = static_cast<int32_t>(id), values[j] = Value(best);
+    const Best best = FindBest(key, id);
+    if (!best.here) continue;
+    ids[j] = static_cast<int32_t>(best.id), values[j] = Value(best.key);
+    DropFirst(key, id);
   }
 }
 
@@ -117,7 +160,7 @@ __device__ __forceinline__ void Normalize(float* weights, const RouteArgs& args,
     float top = weights[0];
     for (int j = 1; j < k; ++j) top = fmaxf(top, weights[j]);
     __syncwarp();
-    for (int j = lane; j < k; j += 32) weights[j] = Exp(weights[j] - top);
+    for (int j = lane; j < k; j += 32) weights[j] = Exp(weights[j] - top, false);
     __syncwarp();
     const float sum = OrderedSum(weights, k, 0.0f);
     __syncwarp();
@@ -131,8 +174,8 @@ __device__ __forceinline__ void Normalize(float* weights, const RouteArgs& args,
     __syncwarp();
   }
 }
-// Ids and weights of token t by one warp; its logits lie in shared or global memory, `weights` and `ids` are shared memory for top_k each.
-__device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const float* logits, float* weights, int32_t* ids, int lane) {
+// What RouteRow does, for every rule.
+__device__ __noinline__ void RouteRowByRule(const RouteArgs& args, int t, const float* logits, float* weights, int32_t* ids, int lane) {
   float logit[BF_VALUES];
 #pragma unroll
   for (int i = 0; i < BF_VALUES; ++i) logit[i] = lane + 32 * i < args.E ? logits[lane + 32 * i] : __uint_as_float(0xff800000u);
@@ -150,7 +193,7 @@ __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const flo
     } else {
 #pragma unroll
       for (int i = 0; i < BF_VALUES; ++i) {
-        if (lane + 32 * i < args.E) softmax.sum += Exp(logit[i] - softmax.top);
+        if (lane + 32 * i < args.E) softmax.sum += Exp(logit[i] - softmax.top, !by_logit);
       }
 #pragma unroll
       for (int step = 16; step > 0; step /= 2) softmax.sum += __shfl_xor_sync(kAll, softmax.sum, step);
@@ -169,7 +212,7 @@ __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const flo
       key[i] = kTaken;
       if (e < args.E) {
         const float correction = args.correction == nullptr ? 0.0f : args.correction[e];
-        key[i] = Key(by_logit ? logit[i] : Score(args.score, logit[i], softmax) + correction);
+        key[i] = Key(by_logit ? logit[i] : Score(args.score, logit[i], softmax, true) + correction);
       }
     }
     if (args.n_group > 1) KeepBestGroups(key, args, lane);
@@ -177,13 +220,49 @@ __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const flo
   }
   __syncwarp();
   for (int j = lane; j < args.top_k; j += 32) {
-    weights[j] = ids[j] < 0 ? 0.0f : Score(args.score, by_logit ? weights[j] : logits[ids[j]], softmax);
+    weights[j] = ids[j] < 0 ? 0.0f : Score(args.score, by_logit ? weights[j] : logits[ids[j]], softmax, !by_logit);
   }
   __syncwarp();
   Normalize(weights, args, lane);
   for (int j = lane; j < args.top_k; j += 32) {
     args.ids[static_cast<int64_t>(t) * args.top_k + j] = ids[j];
     args.weights[static_cast<int64_t>(t) * args.top_k + j] = weights[j] * args.routed_scaling;
+  }
+}
+
+// A softmax over the chosen logits, which is most models' rule, without shared memory: lane j has slot j.
+__device__ __forceinline__ void RouteRowBySoftmax(const RouteArgs& args, int t, const float* logits, int lane) {
+  uint32_t key[BF_VALUES], id[BF_VALUES];
+#pragma unroll
+  for (int i = 0; i < BF_VALUES; ++i) {
+    id[i] = static_cast<uint32_t>(lane + 32 * i);
+    key[i] = lane + 32 * i < args.E ? Key(logits[lane + 32 * i]) : kTaken;
+  }
+  SortKeys(key, id);
+  uint32_t slot_key = kTaken, slot_id = 0, top = kTaken;
+#pragma unroll 1
+  for (int j = 0; j < args.top_k; ++j) {
+    const Best best = FindBest(key, id);
+    if (j == 0) top = best.key;
+    if (best.here) DropFirst(key, id);
+    const uint32_t best_id = __shfl_sync(kAll, best.id, best.lane);
+    if (lane == j) slot_key = best.key, slot_id = best_id;
+  }
+  const float weight = lane < args.top_k ? expf(Value(slot_key) - Value(top)) : 0.0f;
+  float sum = 1e-20f;
+  for (int j = 0; j < args.top_k; ++j) sum += __shfl_sync(kAll, weight, j);
+  if (lane >= args.top_k) return;
+  args.ids[static_cast<int64_t>(t) * args.top_k + lane] = static_cast<int32_t>(slot_id);
+  args.weights[static_cast<int64_t>(t) * args.top_k + lane] = weight / sum * args.routed_scaling;
+}
+
+// Ids and weights of token t by one warp; its logits lie in shared or global memory, `weights` and `ids` are shared memory for top_k each.
+__device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const float* logits, float* weights, int32_t* ids, int lane) {
+  const bool softmax = args.score == RouteScore::kTopKSoftmax || (args.score == RouteScore::kSoftmax && args.renormalize != 0);
+  if (softmax && args.top_k <= 32 && args.hash_table == nullptr && args.correction == nullptr && args.n_group == 1) {
+    RouteRowBySoftmax(args, t, logits, lane);
+  } else {
+    RouteRowByRule(args, t, logits, weights, ids, lane);
   }
 }
 

@@ -1,0 +1,84 @@
+// Messages between the blocks of a cluster: sm_90 and up. Before that a block is a cluster of its own.
+//
+// Every block opens its mailbox for as many bytes as it will get, all blocks Send, each waits for its own mail alone. That is much cheaper
+// than a barrier of the cluster, which orders all memory of the GPU before it.
+#pragma once
+
+#include "cuda/kernels/cluster.cuh"
+
+namespace billfish::cuda {
+
+/// One in shared memory of each block, at the same place.
+class Mailbox {
+ public:
+  /// Called by all threads of all blocks of the cluster, once: `bytes` will come in all. AwaitOthers must follow.
+  __device__ __forceinline__ void Open(int bytes) {
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x == 0) {
+      asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(SharedAddress(&barrier_)) : "memory");
+      asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(&barrier_)), "r"(bytes) : "memory");
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+  }
+  /// Returns when the mailboxes of the whole cluster are open.
+  static __device__ __forceinline__ void AwaitOthers() {
+#if __CUDA_ARCH__ >= 900
+    __syncwarp();
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+#endif
+  }
+
+  /// To block `rank`, at the place that `shared` has in this block. Behind AwaitOthers.
+  __device__ __forceinline__ void Send(float* shared, int rank, float v) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(AddressInBlock(shared, rank)),
+                 "f"(v), "r"(AddressInBlock(&barrier_, rank))
+                 : "memory");
+#else
+    *shared = v;
+#endif
+  }
+  __device__ __forceinline__ void Send(float2* shared, int rank, float2 v) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1,%2}, [%3];" ::"r"(AddressInBlock(shared, rank)),
+        "f"(v.x), "f"(v.y), "r"(AddressInBlock(&barrier_, rank))
+        : "memory");
+#else
+    *shared = v;
+#endif
+  }
+  __device__ __forceinline__ void Send(float4* shared, int rank, float4 v) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(AddressInBlock(shared, rank)),
+        "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(AddressInBlock(&barrier_, rank))
+        : "memory");
+#else
+    *shared = v;
+#endif
+  }
+
+  /// All bytes have come. All threads of the block call it, or none.
+  __device__ __forceinline__ void Await() {
+#if __CUDA_ARCH__ >= 900
+    uint32_t done = 0;
+    while (done == 0) {
+      asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                   : "=r"(done)
+                   : "r"(SharedAddress(&barrier_))
+                   : "memory");
+    }
+#else
+    __syncthreads();
+#endif
+  }
+
+ private:
+  uint64_t barrier_;
+};
+
+}  // namespace billfish::cuda
