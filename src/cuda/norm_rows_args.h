@@ -1,4 +1,4 @@
-// What a kernel needs to make its 16-bit input rows from the residual stream (kernels/norm_rows.cuh). Shared with device code:
+// What a kernel needs to make its 16-bit input rows from the residual stream (kernels/norm_row.cuh). Shared with device code:
 // freestanding.
 #pragma once
 

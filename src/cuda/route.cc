@@ -117,10 +117,9 @@ Status Router::RunNormed(const NormRouteArgs& args, CUstream stream) const {
   all.route.ids = args.route.ids;
   all.route.weights = args.route.weights;
   LaunchShape shape;
-  // A block for each tile of experts, as far as a cluster reaches.
-  const int tiles = (args_.E + kNormRouteExperts - 1) / kNormRouteExperts;
+  // As many blocks as a cluster may have and experts are there for.
   shape.cluster_x = 1;
-  while (static_cast<int>(shape.cluster_x) < std::min(tiles, kNormRouteCluster)) shape.cluster_x *= 2;
+  while (static_cast<int>(shape.cluster_x) < std::min(args_.E, kNormRouteCluster)) shape.cluster_x *= 2;
   shape.grid_x = shape.cluster_x;
   shape.grid_y = static_cast<uint32_t>(args.norm.M);
   shape.threads = 32 * kNormRouteWarps;
