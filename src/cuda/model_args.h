@@ -84,11 +84,13 @@ struct AttentionDecodeArgs {
   const float* sines = nullptr;    ///< likewise
   const float* sinks = nullptr;    ///< [heads] or null
   const int32_t* positions = nullptr;
-  uint16_t* keys = nullptr;     ///< of slot 0: [kv_heads][capacity][D]
-  uint16_t* values = nullptr;   ///< of slot 0: [kv_heads][capacity][D]
-  uint16_t* out = nullptr;      ///< [T][heads][D]
-  float* partial = nullptr;     ///< [T][DecodePartialFloats()]
-  int32_t* arrivals = nullptr;  ///< [T][DecodeTiles()] zeros, zero again afterwards
+  uint16_t* keys = nullptr;               ///< of slot 0: [kv_heads][capacity][D]
+  uint16_t* values = nullptr;             ///< of slot 0: [kv_heads][capacity][D]
+  const uint16_t* next_keys = nullptr;    ///< what the next such call will read, or null: as keys and values
+  const uint16_t* next_values = nullptr;  ///< likewise
+  uint16_t* out = nullptr;                ///< [T][heads][D]
+  float* partial = nullptr;               ///< [T][DecodePartialFloats()]
+  int32_t* arrivals = nullptr;            ///< [T][DecodeTiles()] zeros, zero again afterwards
   int64_t capacity = 0;
   int64_t slot_stride = 0;  ///< any for T = 1
   int64_t window = 0;       ///< 0 = all
@@ -96,7 +98,8 @@ struct AttentionDecodeArgs {
   int32_t T = 0, heads = 0, kv_heads = 0;
   const void* soon = nullptr;  ///< what a later kernel reads and L2 shall hold by then, or null: most of the GPU's memory is idle now
   int64_t soon_bytes = 0;
-  int32_t groups = 1;  ///< clusters that may share a long sequence; set by the launch
+  int32_t groups = 1;   ///< clusters that may share a long sequence; set by the launch
+  int32_t kv_rows = 1;  ///< heads / kv_heads; set by the launch
 };
 
 BILLFISH_HD constexpr int64_t DecodeTiles(int64_t heads, int64_t kv_heads) {

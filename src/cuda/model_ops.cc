@@ -11,9 +11,9 @@ namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kMostHeadDim = 256;
-// Blocks that a decode step of attention wants, one for each SM of a large GPU: a number of its own, so that results do not depend on the
-// GPU.
-constexpr int kDecodeBlocks = 128;
+// Blocks that a decode step of attention wants, in clusters of so many: nearly one for each SM of a large GPU, whose parts large clusters
+// do not fill. A number of its own, so that results do not depend on the GPU.
+constexpr int64_t DecodeBlocks(int64_t cluster) { return cluster <= 2 ? 128 : cluster <= 4 ? 112 : 96; }
 
 KernelSpec Plain(const char* name) { return {.file = fmt::format("{}.cu", name), .function = name}; }
 
@@ -86,9 +86,10 @@ Status ModelOps::AttentionDecode(const AttentionDecodeArgs& args, CUstream strea
   // Many rows fill the GPU with fewer blocks each, and few of long sequences with several clusters each.
   const int64_t tiles = DecodeTiles(args.heads, args.kv_heads) * args.T;
   int64_t blocks = has_clusters_ ? kDecodeCluster : 1;
-  while (blocks > 1 && blocks * tiles > kDecodeBlocks) blocks /= 2;
+  while (blocks > 1 && blocks * tiles > DecodeBlocks(blocks)) blocks /= 2;
   AttentionDecodeArgs shared = args;
-  shared.groups = static_cast<int32_t>(std::clamp<int64_t>(kDecodeBlocks / (blocks * tiles), 1, kDecodeSplits / blocks));
+  shared.groups = static_cast<int32_t>(std::clamp<int64_t>(DecodeBlocks(blocks) / (blocks * tiles), 1, kDecodeSplits / blocks));
+  shared.kv_rows = args.heads / args.kv_heads;
   const LaunchShape shape{.grid_x = static_cast<uint32_t>(blocks),
                           .grid_y = static_cast<uint32_t>(tiles / args.T),
                           .grid_z = static_cast<uint32_t>(shared.groups * args.T),

@@ -33,12 +33,16 @@ struct RouteArgs {
 
 /// Blocks of a cluster of the kernel norm_route at most, its warps, and the outputs of a warp's tensor-core step.
 inline constexpr int kNormRouteCluster = 8, kNormRouteWarps = 16, kNormRouteExperts = 16;
+/// Columns of the matrix that a warp of it multiplies at a time, the bytes of those of all warps, and how often they come early at most.
+inline constexpr int kNormRouteColumns = 32, kNormRoutePieces = kNormRouteWarps * 32 * 32, kNormRouteAhead = 6;
 
 /// Rows of the residual stream to expert ids and weights: their norm, the router's matrix and the routing rule.
 struct NormRouteArgs {
   NormRowsArgs norm;                 ///< of all T rows; y is bf16, and not null
   const uint16_t* weight = nullptr;  ///< [E][H] bf16, H a multiple of 32
   const float* bias = nullptr;       ///< [E] or null
+  int32_t tile = 0;                  ///< experts that a block takes at a time, at most kNormRouteExperts
+  int32_t ahead = 0;                 ///< kNormRoutePieces that come early
   RouteArgs route;                   ///< of which logits is not read
 };
 

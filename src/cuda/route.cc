@@ -28,7 +28,7 @@ KernelSpec NormRouteSpec(int values) {
   spec.file = "norm_route.cu";
   spec.function = "norm_route";
   spec.defines = {{"BF_VALUES", std::to_string(values)}};
-  spec.shared_bytes = static_cast<uint32_t>(2 * Router::kMostNormedWidth);
+  spec.shared_bytes = static_cast<uint32_t>(kNormRouteAhead * kNormRoutePieces + 2 * Router::kMostNormedWidth);
   return spec;
 }
 
@@ -121,9 +121,13 @@ Status Router::RunNormed(const NormRouteArgs& args, CUstream stream) const {
   shape.cluster_x = 1;
   while (static_cast<int>(shape.cluster_x) < std::min(args_.E, kNormRouteCluster)) shape.cluster_x *= 2;
   shape.grid_x = shape.cluster_x;
+  const int share = (args_.E + static_cast<int>(shape.cluster_x) - 1) / static_cast<int>(shape.cluster_x);
+  all.tile = std::min(share, kNormRouteExperts);
   shape.grid_y = static_cast<uint32_t>(args.norm.M);
   shape.threads = 32 * kNormRouteWarps;
-  shape.shared_bytes = static_cast<uint32_t>(2 * args.norm.H);
+  constexpr int kColumns = kNormRouteColumns * kNormRouteWarps;
+  all.ahead = std::min((args.norm.H + kColumns - 1) / kColumns, kNormRouteAhead);
+  shape.shared_bytes = static_cast<uint32_t>(all.ahead * kNormRoutePieces + 2 * args.norm.H);
   shape.dependent = true;
   std::array<void*, 1> parameters = {&all};
   return Launch(*norm_kernel_, shape, stream, parameters);

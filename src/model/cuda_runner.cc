@@ -101,6 +101,7 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));
   if (decodes_) {
     const CudaPlainLinear* router = layer.config.moe ? layer.router->plain() : nullptr;
+    const bool is_last = index + 1 == static_cast<int64_t>(runner_.layers_.size());
     return runner_.ops_.AttentionDecode({.qkv = s_.qkv,
                                          .q_norm = vectors.q_norm,
                                          .k_norm = vectors.k_norm,
@@ -110,6 +111,8 @@ Status CudaRunner::Call::Scores(const Layer& layer, const LayerVectors& vectors,
                                          .positions = cache_.positions() + first_,
                                          .keys = cache_.Keys(index, first_),
                                          .values = cache_.Values(index, first_),
+                                         .next_keys = is_last ? nullptr : cache_.Keys(index + 1, first_),
+                                         .next_values = is_last ? nullptr : cache_.Values(index + 1, first_),
                                          .out = s_.input,
                                          .partial = s_.partial,
                                          .arrivals = cache_.attention_arrivals(),

@@ -60,19 +60,26 @@ struct Work {
   int kv_head, first_row, first_head, rows;  // query heads first_head .. first_head + rows
   int last, low;                             // the places of the sequence that the token sees
   int groups, from, end;                     // this cluster's chunks
+  // Divisions are slow, and most calls need none.
   __device__ __forceinline__ Work(const AttentionDecodeArgs& args)
-      : token(static_cast<int>(blockIdx.z) % args.T),
-        rank(blockIdx.x),
-        blocks(gridDim.x),
-        group(static_cast<int>(blockIdx.z) / args.T),
-        tile(blockIdx.y) {
+      : token(blockIdx.z), rank(blockIdx.x), blocks(gridDim.x), group(0), tile(blockIdx.y) {
+    if (args.T == 1) {
+      token = 0, group = blockIdx.z;
+    } else if (args.groups > 1) {
+      token = static_cast<int>(blockIdx.z) % args.T, group = static_cast<int>(blockIdx.z) / args.T;
+    }
     last = args.positions[token], low = args.window > 0 ? max(0, last - static_cast<int>(args.window) + 1) : 0;
-    const int heads = args.heads / args.kv_heads, tiles = (heads + kAttentionRows - 1) / kAttentionRows;
-    kv_head = tile / tiles, first_row = tile % tiles * kAttentionRows, rows = min(kAttentionRows, heads - first_row);
-    first_head = kv_head * heads + first_row;
+    const int tiles = (args.kv_rows + kAttentionRows - 1) / kAttentionRows;
+    kv_head = tile, first_row = 0;
+    if (tiles > 1) kv_head = tile / tiles, first_row = tile % tiles * kAttentionRows;
+    rows = min(kAttentionRows, args.kv_rows - first_row), first_head = kv_head * args.kv_rows + first_row;
     const int begin = low / kChunk, chunks = last / kChunk - begin + 1, round = blocks * kWarps * kRounds;
-    const int wanted = min(args.groups, (chunks + round - 1) / round), share = (chunks + wanted - 1) / wanted;
-    groups = (chunks + share - 1) / share;
+    int share = chunks;
+    groups = 1;
+    if (args.groups > 1 && chunks > round) {
+      const int wanted = min(args.groups, (chunks + round - 1) / round);
+      share = (chunks + wanted - 1) / wanted, groups = (chunks + share - 1) / share;
+    }
     from = begin + group * share, end = min(from + share, begin + chunks);
   }
   __device__ __forceinline__ int Newest() const { return last / kChunk; }
@@ -97,6 +104,17 @@ __device__ __forceinline__ void FetchChunk(uint32_t stage, const uint16_t* keys,
     CopyAsync16Zeroed(to + kChunkBytes, values + from, place < last ? 16 : 0);
   }
   CommitCopies();
+}
+
+// The next layer's part of the cache is most often far away by then.
+__device__ __forceinline__ void PrefetchNext(const AttentionDecodeArgs& args, int64_t from, int lane) {
+  constexpr int kLineValues = 64;
+  if (args.next_keys == nullptr) return;
+#pragma unroll
+  for (int i = lane * kLineValues; i < kChunk * kHeadDim; i += 32 * kLineValues) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(args.next_keys + from + i));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(args.next_values + from + i));
+  }
 }
 
 __device__ __forceinline__ float4 LoadFour(const float* from) { return *reinterpret_cast<const float4*>(from); }
@@ -281,6 +299,7 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
   if (active) {
     const int pair = static_cast<int>(threadIdx.x) % kHeadLanes * 4;
     const Rotation rotation(args, work.last, pair);
+    if (first < work.end && (first + 1) * kChunk <= args.capacity) PrefetchNext(args, cache + first * kChunk * kHeadDim, lane);
     WaitForPredecessor();
     MakeHeads(args, work, shared, rotation, pair);
     __syncthreads();

@@ -8,12 +8,14 @@
 
 namespace billfish::cuda {
 
-/// One in shared memory of each block, at the same place.
+/// One in shared memory of each block, at the same place. A block that is launched without a cluster has no way to another block's memory,
+/// its own included: its messages are plain stores.
 class Mailbox {
  public:
   /// Called by all threads of all blocks of the cluster, once: `bytes` will come in all. AwaitOthers must follow.
   __device__ __forceinline__ void Open(int bytes) {
 #if __CUDA_ARCH__ >= 900
+    if (Alone()) return;
     if (threadIdx.x == 0) {
       asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(SharedAddress(&barrier_)) : "memory");
       asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(&barrier_)), "r"(bytes) : "memory");
@@ -26,6 +28,7 @@ class Mailbox {
   /// Returns when the mailboxes of the whole cluster are open.
   static __device__ __forceinline__ void AwaitOthers() {
 #if __CUDA_ARCH__ >= 900
+    if (Alone()) return;
     __syncwarp();
     asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
 #endif
@@ -34,50 +37,65 @@ class Mailbox {
   /// To block `rank`, at the place that `shared` has in this block. Behind AwaitOthers.
   __device__ __forceinline__ void Send(float* shared, int rank, float v) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(AddressInBlock(shared, rank)),
-                 "f"(v), "r"(AddressInBlock(&barrier_, rank))
-                 : "memory");
-#else
-    *shared = v;
+    if (!Alone()) {
+      asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(AddressInBlock(shared, rank)),
+                   "f"(v), "r"(AddressInBlock(&barrier_, rank))
+                   : "memory");
+      return;
+    }
 #endif
+    *shared = v;
   }
   __device__ __forceinline__ void Send(float2* shared, int rank, float2 v) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile(
-        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1,%2}, [%3];" ::"r"(AddressInBlock(shared, rank)),
-        "f"(v.x), "f"(v.y), "r"(AddressInBlock(&barrier_, rank))
-        : "memory");
-#else
-    *shared = v;
+    if (!Alone()) {
+      asm volatile(
+          "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1,%2}, [%3];" ::"r"(AddressInBlock(shared, rank)),
+          "f"(v.x), "f"(v.y), "r"(AddressInBlock(&barrier_, rank))
+          : "memory");
+      return;
+    }
 #endif
+    *shared = v;
   }
   __device__ __forceinline__ void Send(float4* shared, int rank, float4 v) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile(
-        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(AddressInBlock(shared, rank)),
-        "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(AddressInBlock(&barrier_, rank))
-        : "memory");
-#else
-    *shared = v;
+    if (!Alone()) {
+      asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(
+                       AddressInBlock(shared, rank)),
+                   "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(AddressInBlock(&barrier_, rank))
+                   : "memory");
+      return;
+    }
 #endif
+    *shared = v;
   }
 
   /// All bytes have come. All threads of the block call it, or none.
   __device__ __forceinline__ void Await() {
 #if __CUDA_ARCH__ >= 900
-    uint32_t done = 0;
-    while (done == 0) {
-      asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
-                   : "=r"(done)
-                   : "r"(SharedAddress(&barrier_))
-                   : "memory");
+    if (!Alone()) {
+      uint32_t done = 0;
+      while (done == 0) {
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(SharedAddress(&barrier_))
+                     : "memory");
+      }
+      return;
     }
-#else
-    __syncthreads();
 #endif
+    __syncthreads();
   }
 
  private:
+#if __CUDA_ARCH__ >= 900
+  static __device__ __forceinline__ bool Alone() {
+    uint32_t blocks;
+    asm("mov.u32 %0, %cluster_nctarank;" : "=r"(blocks));
+    return blocks == 1;
+  }
+#endif
   uint64_t barrier_;
 };
 

@@ -3,11 +3,12 @@
 //   BF_VALUES   logits that a lane of the routing warp holds (route.cuh)
 //
 // A cluster has one row. Each block norms it for itself, which costs less than waiting for another block to send it. The experts are dealt
-// out to the blocks in tiles of up to 16, the rows of a tensor-core step, whose columns are all the same row; the warps of a tile divide
+// out to the blocks in tiles of up to 16, the rows of a tensor-core step, whose columns are all the same row; the warps of a block divide
 // k. The first block collects the logits and routes, the last one stores the sum and the norm. Grid: cluster, T.
 //
 // A lane's 16 bytes of a row of weights are eight neighbours in k: four columns of each of two steps. Both operands are read in that order,
-// so that it does not matter which columns of the matrix a step multiplies. The first of them arrive while the previous kernel ends.
+// so that it does not matter which columns of the matrix a step multiplies. The first of them arrive in shared memory while the previous
+// kernel ends, each where only its lane looks.
 #define BF_ACT 0
 #include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/mailbox.cuh"
@@ -19,27 +20,31 @@ namespace {
 using namespace billfish::cuda;
 
 constexpr int kWarps = kNormRouteWarps, kTile = kNormRouteExperts;
-constexpr int kBlock = 32;  // columns of two tensor-core steps
-constexpr int kAhead = 6;   // of them that arrive early
+constexpr int kBlock = kNormRouteColumns;  // columns of two tensor-core steps
 
 // What a lane multiplies of `kBlock` columns: rows q and q + 8 of the tile.
 struct Piece {
-  uint4 row, row8;
+  uint4 row{}, row8{};
 };
 
-// The rows of a lane in a tile of `size` experts: those that it has, the others are zero.
+// The rows of a lane in a tile: those that it has, the others are zero.
 struct Columns {
   const uint16_t *row, *row8;
   bool has_row, has_row8;
-  __device__ __forceinline__ Columns(const NormRouteArgs& args, int tile, int size, int lane) {
-    const int expert = tile * size + lane / 4;
-    has_row = lane / 4 < size && expert < args.route.E, has_row8 = lane / 4 + 8 < size && expert + 8 < args.route.E;
-    row = args.weight + static_cast<int64_t>(expert) * args.norm.H + lane % 4 * 8, row8 = row + static_cast<int64_t>(8) * args.norm.H;
+  __device__ __forceinline__ Columns(const NormRouteArgs& args, int tile, int lane) {
+    const int expert = tile * args.tile + lane / 4;
+    has_row = lane / 4 < args.tile && expert < args.route.E, has_row8 = lane / 4 + 8 < args.tile && expert + 8 < args.route.E;
+    row = args.weight + (has_row ? static_cast<int64_t>(expert) * args.norm.H : 0) + lane % 4 * 8;
+    row8 = row + (has_row8 ? static_cast<int64_t>(8) * args.norm.H : 0);
+  }
+  __device__ __forceinline__ void Begin(uint32_t piece, int block) const {
+    CopyAsync16Zeroed(piece, row + block * kBlock, has_row ? 16 : 0);
+    CopyAsync16Zeroed(piece + 512 * kWarps, row8 + block * kBlock, has_row8 ? 16 : 0);
   }
   __device__ __forceinline__ Piece Load(int block) const {
-    Piece piece{};
-    if (has_row) piece.row = __ldg(reinterpret_cast<const uint4*>(row + block * kBlock));
-    if (has_row8) piece.row8 = __ldg(reinterpret_cast<const uint4*>(row8 + block * kBlock));
+    Piece piece;
+    if (has_row) piece.row = *reinterpret_cast<const uint4*>(row + block * kBlock);
+    if (has_row8) piece.row8 = *reinterpret_cast<const uint4*>(row8 + block * kBlock);
     return piece;
   }
 };
@@ -58,7 +63,7 @@ struct Sums {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __grid_constant__ NormRouteArgs args) {
-  extern __shared__ __align__(16) uint8_t row[];  // the norm in bf16
+  extern __shared__ __align__(16) uint8_t pieces[];  // then the norm in bf16
   __shared__ Mailbox mailbox;
   __shared__ __align__(16) float sums[kWarps];
   __shared__ float parts[kWarps][kTile];
@@ -68,49 +73,40 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = blockIdx.y, rank = blockIdx.x, blocks = gridDim.x;
   AllowDependents();
   mailbox.Open(rank == 0 ? 4 * args.route.E : 0);
-  // Tiles rank, rank + blocks, ... are this block's, several at a time if there are.
-  const int size = min(kTile, (args.route.E + blocks - 1) / blocks), tiles = (args.route.E + size - 1) / size;
-  const int mine = (tiles - rank + blocks - 1) / blocks, end = args.norm.H / kBlock;
-  const int together = min(max(mine, 1), kWarps), shares = kWarps / together, lead = warp / shares, share = warp % shares;
-  const bool works = lead < min(mine, together);
-  const Columns first(args, rank + lead * blocks, size, lane);
-  Piece early[kAhead];
-#pragma unroll
-  for (int j = 0; j < kAhead; ++j) {
-    if (works && share + j * shares < end) early[j] = first.Load(share + j * shares);
-  }
-  // What the first threads make of the warps' sums: an expert of a tile each.
-  const int group = threadIdx.x / kTile, i = threadIdx.x % kTile;
-  const auto expert_of = [&](int base) { return (rank + (base + group) * blocks) * size + i; };
-  const auto ends = [&](int base) { return base + group < mine && group < together && i < size && expert_of(base) < args.route.E; };
-  const float first_bias = args.bias != nullptr && ends(0) ? args.bias[expert_of(0)] : 0.0f;
+  // Tiles rank, rank + blocks, ... are this block's; warp w has every kWarps-th block of columns.
+  const int end = args.norm.H / kBlock;
+  const Columns first(args, rank, lane);
+  const int early = min(end, args.ahead * kWarps);
+  uint8_t *mine = pieces + threadIdx.x * 16, *row = pieces + args.ahead * kNormRoutePieces;
+#pragma unroll 1
+  for (int block = warp; block < early; block += kWarps) first.Begin(SharedAddress(mine) + block / kWarps * kNormRoutePieces, block);
+  CommitCopies();
+  // Each of the first threads ends an expert of the tile.
+  const auto ended_by = [&](int tile) { return static_cast<int>(threadIdx.x) < args.tile ? tile * args.tile + threadIdx.x : args.route.E; };
+  const float bias = args.bias != nullptr && ended_by(rank) < args.route.E ? args.bias[ended_by(rank)] : 0.0f;
   const NormRow<kWarps> norm(args.norm, t);
   WaitForPredecessor();
   norm.Run(row, rank == blocks - 1, sums);
   Mailbox::AwaitOthers();
 #pragma unroll 1
-  for (int base = 0; base < mine; base += together) {
-    const int own = base + lead;
+  for (int tile = rank; tile * args.tile < args.route.E; tile += blocks) {
     Sums sum;
-    if (lead < together && own < mine) {
-      const Columns columns(args, rank + own * blocks, size, lane);
-      int block = share;
-      if (base == 0) {
-#pragma unroll
-        for (int j = 0; j < kAhead; ++j, block += shares) {
-          if (block < end) sum.Add(early[j], row, block, lane);
-        }
+    int block = warp;
+    if (tile == rank) {
+      WaitCopies<0>();
+      for (const uint8_t* piece = mine; block < early; block += kWarps, piece += kNormRoutePieces) {
+        sum.Add({*reinterpret_cast<const uint4*>(piece), *reinterpret_cast<const uint4*>(piece + 512 * kWarps)}, row, block, lane);
       }
-#pragma unroll 1
-      for (; block < end; block += shares) sum.Add(columns.Load(block), row, block, lane);
     }
+    const Columns columns(args, tile, lane);
+    for (; block < end; block += kWarps) sum.Add(columns.Load(block), row, block, lane);
     if (lane % 4 == 0) parts[warp][lane / 4] = sum.even[0] + sum.odd[0], parts[warp][lane / 4 + 8] = sum.even[2] + sum.odd[2];
     __syncthreads();
-    if (ends(base)) {
-      float logit = base == 0 || args.bias == nullptr ? first_bias : args.bias[expert_of(base)];
+    if (const int expert = ended_by(tile); expert < args.route.E) {
+      float logit = tile == rank || args.bias == nullptr ? bias : args.bias[expert];
 #pragma unroll
-      for (int s = 0; s < kWarps; ++s) logit += s < shares ? parts[group * shares + s][i] : 0.0f;
-      mailbox.Send(logits + expert_of(base), 0, logit);
+      for (int s = 0; s < kWarps; ++s) logit += parts[s][threadIdx.x];
+      mailbox.Send(logits + expert, 0, logit);
     }
     __syncthreads();
   }
