@@ -66,6 +66,22 @@ struct Queries {
       a[k][3] = *reinterpret_cast<const uint32_t*>(row8 + 16 * k + 2 * p + 8);
     }
   }
+  __device__ __forceinline__ void Get(int k, uint32_t (&to)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[i] = a[k][i];
+  }
+};
+
+/// The same, read from shared memory for each tile: rows kRowBytes apart from `first` on, of which there are `rows`; the others repeat the
+/// last one.
+class SharedQueries {
+ public:
+  __device__ __forceinline__ SharedQueries(const void* first, int rows, int lane)
+      : at_(SharedAddress(first) + min(lane % 16, rows - 1) * kRowBytes + lane / 16 * 16) {}
+  __device__ __forceinline__ void Get(int k, uint32_t (&to)[4]) const { LoadMatrices(at_ + k * 32, to); }
+
+ private:
+  uint32_t at_;
 };
 
 /// Rows q (index 0) and q + 8 (index 1): largest score so far (of q . k, not scaled), sum of the weights that this lane has seen, weighted
@@ -77,19 +93,21 @@ struct Softmax {
 
   /// Keys key0 .. key0 + kKeys of the tile; `keys` and `tile_values` are shared addresses of its first row, `position` the first key's
   /// place in the sequence. Row i sees the places low[i] .. high[i]; masks are skipped where the caller knows that all are seen.
-  template <int kKeys>
-  __device__ __forceinline__ void Step(const Queries& queries, uint32_t keys, uint32_t tile_values, int key0, int position, float scale,
+  template <int kKeys, class AnyQueries>
+  __device__ __forceinline__ void Step(const AnyQueries& queries, uint32_t keys, uint32_t tile_values, int key0, int position, float scale,
                                        bool masked, const int low[2], const int high[2], int lane) {
     float score[kKeys / 8][4] = {};
     const uint32_t key_row = keys + (key0 + lane % 8 + lane / 16 * 8) * kRowBytes + lane / 8 % 2 * 16;
 #pragma unroll
     for (int k = 0; k < kHeadDim / 16; ++k) {
+      uint32_t a[4];
+      queries.Get(k, a);
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
         uint32_t b[4];
         LoadMatrices(key_row + n * 16 * kRowBytes + k * 32, b);
-        Mma(score[2 * n], queries.a[k], b);
-        Mma(score[2 * n + 1], queries.a[k], b + 2);
+        Mma(score[2 * n], a, b);
+        Mma(score[2 * n + 1], a, b + 2);
       }
     }
     if (masked) {

@@ -280,7 +280,7 @@ __device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, con
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
+extern "C" __global__ void __launch_bounds__(32 * kWarps, kHeadDim <= 128 ? 2 : 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
   extern __shared__ __align__(16) uint8_t shared_bytes[];
   __shared__ Mailbox mailbox;
   const Shared shared{shared_bytes};
@@ -304,8 +304,7 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
     MakeHeads(args, work, shared, rotation, pair);
     __syncthreads();
     if (first < work.end) {
-      Queries queries;
-      queries.Load(shared.Query(min(lane / 4, work.rows - 1)), shared.Query(min(lane / 4 + 8, work.rows - 1)), lane % 4);
+      const SharedQueries queries(shared.Query(0), work.rows, lane);
       const int lows[2] = {work.low, work.low}, highs[2] = {work.last, work.last};
       const float scale = args.scale * kLog2E;
       Softmax softmax;
