@@ -8,8 +8,8 @@
 
 namespace billfish::cuda {
 
-/// One in shared memory of each block, at the same place. A block that is launched without a cluster has no way to another block's memory,
-/// its own included: its messages are plain stores.
+/// One in shared memory of each block, at the same place. The cluster is a whole row of the grid: gridDim.x blocks. A block that is
+/// launched without a cluster has no way to another block's memory, its own included: its messages are plain stores.
 class Mailbox {
  public:
   /// Called by all threads of all blocks of the cluster, once: `bytes` will come in all. AwaitOthers must follow.
@@ -90,11 +90,7 @@ class Mailbox {
 
  private:
 #if __CUDA_ARCH__ >= 900
-  static __device__ __forceinline__ bool Alone() {
-    uint32_t blocks;
-    asm("mov.u32 %0, %cluster_nctarank;" : "=r"(blocks));
-    return blocks == 1;
-  }
+  static __device__ __forceinline__ bool Alone() { return gridDim.x == 1; }
 #endif
   uint64_t barrier_;
 };

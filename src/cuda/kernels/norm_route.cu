@@ -14,6 +14,7 @@
 #include "cuda/kernels/mailbox.cuh"
 #include "cuda/kernels/mma.cuh"
 #include "cuda/kernels/norm_row.cuh"
+#include "cuda/kernels/parameters.cuh"
 #include "cuda/kernels/route.cuh"
 
 namespace {
@@ -63,6 +64,7 @@ struct Sums {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __grid_constant__ NormRouteArgs args) {
+  FetchParameters(args);
   extern __shared__ __align__(16) uint8_t pieces[];  // then the norm in bf16
   __shared__ Mailbox mailbox;
   __shared__ __align__(16) float sums[kWarps];

@@ -5,6 +5,7 @@
 #define BF_ACT 0
 #include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/numbers.cuh"
+#include "cuda/kernels/parameters.cuh"
 #include "cuda/kernels/reduce.cuh"
 #include "cuda/model_args.h"
 
@@ -63,6 +64,7 @@ __device__ __forceinline__ void Long(const RmsNormArgs& args, float* x, const fl
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(1024) rms_norm(const __grid_constant__ RmsNormArgs args) {
+  FetchParameters(args);
   __shared__ float warps[32];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * args.H;
   const float* delta = args.delta == nullptr ? nullptr : args.delta + row;
