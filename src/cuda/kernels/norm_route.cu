@@ -21,6 +21,7 @@ namespace {
 using namespace billfish::cuda;
 
 constexpr int kWarps = kNormRouteWarps, kTile = kNormRouteExperts;
+constexpr bool kCounts = BF_VALUES <= 8;   // of more experts all pairs are too many
 constexpr int kBlock = kNormRouteColumns;  // columns of two tensor-core steps
 
 // What a lane multiplies of `kBlock` columns: rows q and q + 8 of the tile.
@@ -69,9 +70,10 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
   __shared__ Mailbox mailbox;
   __shared__ __align__(16) float sums[kWarps];
   __shared__ float parts[kWarps][kTile];
-  __shared__ float logits[32 * BF_VALUES];
+  __shared__ __align__(16) float logits[32 * BF_VALUES];  // or their keys
   __shared__ float weights[32 * BF_VALUES];
   __shared__ int32_t ids[32 * BF_VALUES];
+  __shared__ uint2 slots[32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = blockIdx.y, rank = blockIdx.x, blocks = gridDim.x;
   AllowDependents();
   mailbox.Open(rank == 0 ? 4 * args.route.E : 0);
@@ -86,6 +88,10 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
   // Each of the first threads ends an expert of the tile.
   const auto ended_by = [&](int tile) { return static_cast<int>(threadIdx.x) < args.tile ? tile * args.tile + threadIdx.x : args.route.E; };
   const float bias = args.bias != nullptr && ended_by(rank) < args.route.E ? args.bias[ended_by(rank)] : 0.0f;
+  const bool counts = kCounts && IsPlainSoftmax(args.route);
+  if (rank == 0) {
+    for (int i = args.route.E + threadIdx.x; i < 32 * BF_VALUES; i += 32 * kWarps) logits[i] = __uint_as_float(kTaken);
+  }
   const NormRow<kWarps> norm(args.norm, t);
   WaitForPredecessor();
   norm.Run(row, rank == blocks - 1, sums);
@@ -108,11 +114,15 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps) norm_route(const __gri
       float logit = tile == rank || args.bias == nullptr ? bias : args.bias[expert];
 #pragma unroll
       for (int s = 0; s < kWarps; ++s) logit += parts[s][threadIdx.x];
-      mailbox.Send(logits + expert, 0, logit);
+      mailbox.Send(logits + expert, 0, counts ? __uint_as_float(Key(logit)) : logit);
     }
     __syncthreads();
   }
-  if (rank != 0 || warp != 0) return;
+  if (rank != 0) return;
   mailbox.Await();
-  RouteRow(args.route, t, logits, weights, ids, lane);
+  if (counts) {
+    RouteRowByCounting(args.route, t, reinterpret_cast<const uint32_t*>(logits), slots);
+  } else if (warp == 0) {
+    RouteRow(args.route, t, logits, weights, ids, lane);
+  }
 }

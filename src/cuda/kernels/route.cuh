@@ -230,6 +230,20 @@ __device__ __noinline__ void RouteRowByRule(const RouteArgs& args, int t, const 
   }
 }
 
+// Lane j has the key and id of slot j; `top` is the largest key.
+__device__ __forceinline__ void StoreSoftmax(const RouteArgs& args, int t, uint32_t key, uint32_t id, uint32_t top, int lane) {
+  const float weight = lane < args.top_k ? expf(Value(key) - Value(top)) : 0.0f;
+  float sum = 1e-20f;
+#pragma unroll 1
+  for (int base = 0; base < args.top_k; base += 8) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += __shfl_sync(kAll, weight, base + j);  // lanes behind the slots have zero
+  }
+  if (lane >= args.top_k) return;
+  args.ids[static_cast<int64_t>(t) * args.top_k + lane] = static_cast<int32_t>(id);
+  args.weights[static_cast<int64_t>(t) * args.top_k + lane] = weight / sum * args.routed_scaling;
+}
+
 // A softmax over the chosen logits, which is most models' rule, without shared memory: lane j has slot j.
 __device__ __forceinline__ void RouteRowBySoftmax(const RouteArgs& args, int t, const float* logits, int lane) {
   uint32_t key[BF_VALUES], id[BF_VALUES];
@@ -248,22 +262,49 @@ __device__ __forceinline__ void RouteRowBySoftmax(const RouteArgs& args, int t, 
     const uint32_t best_id = __shfl_sync(kAll, best.id, best.lane);
     if (lane == j) slot_key = best.key, slot_id = best_id;
   }
-  const float weight = lane < args.top_k ? expf(Value(slot_key) - Value(top)) : 0.0f;
-  float sum = 1e-20f;
-  for (int j = 0; j < args.top_k; ++j) sum += __shfl_sync(kAll, weight, j);
-  if (lane >= args.top_k) return;
-  args.ids[static_cast<int64_t>(t) * args.top_k + lane] = static_cast<int32_t>(slot_id);
-  args.weights[static_cast<int64_t>(t) * args.top_k + lane] = weight / sum * args.routed_scaling;
+  StoreSoftmax(args, t, slot_key, slot_id, top, lane);
+}
+
+// Whether the rule is a softmax over the chosen logits.
+__device__ __forceinline__ bool IsPlainSoftmax(const RouteArgs& args) {
+  const bool softmax = args.score == RouteScore::kTopKSoftmax || (args.score == RouteScore::kSoftmax && args.renormalize != 0);
+  return softmax && args.top_k <= 32 && args.hash_table == nullptr && args.correction == nullptr && args.n_group == 1;
 }
 
 // Ids and weights of token t by one warp; its logits lie in shared or global memory, `weights` and `ids` are shared memory for top_k each.
 __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const float* logits, float* weights, int32_t* ids, int lane) {
-  const bool softmax = args.score == RouteScore::kTopKSoftmax || (args.score == RouteScore::kSoftmax && args.renormalize != 0);
-  if (softmax && args.top_k <= 32 && args.hash_table == nullptr && args.correction == nullptr && args.n_group == 1) {
+  if (IsPlainSoftmax(args)) {
     RouteRowBySoftmax(args, t, logits, lane);
   } else {
     RouteRowByRule(args, t, logits, weights, ids, lane);
   }
+}
+
+/// RouteRow of a plain softmax by a whole block, much faster: the place of a logit is the number of those before it. `keys` is aligned
+/// shared memory for 32 * BF_VALUES keys, of which those behind the experts are kTaken; `slots` is shared memory for 32 keys and ids.
+__device__ __forceinline__ void RouteRowByCounting(const RouteArgs& args, int t, const uint32_t* keys, uint2* slots) {
+  constexpr int kGroups = 8 * BF_VALUES;  // of four keys
+  const int part = static_cast<int>(threadIdx.x % 4);
+#pragma unroll 1
+  for (int e = static_cast<int>(threadIdx.x / 4); e < (args.E + 7) / 8 * 8; e += static_cast<int>(blockDim.x / 4)) {
+    const uint32_t mine = keys[e];
+    int before = 0;
+#pragma unroll 8
+    for (int group = part; group < kGroups; group += 4) {
+      const uint4 other = reinterpret_cast<const uint4*>(keys)[group];
+      const uint32_t limit = mine - (group < e / 4 ? 1 : 0);  // equal keys in order
+      before += (other.x > limit ? 1 : 0) + (other.y > limit ? 1 : 0) + (other.z > limit ? 1 : 0) + (other.w > limit ? 1 : 0);
+    }
+    if (part < e % 4 && keys[e - e % 4 + part] == mine) ++before;  // its own group
+    before += __shfl_xor_sync(kAll, before, 1);
+    before += __shfl_xor_sync(kAll, before, 2);
+    if (part == 0 && mine != kTaken && before < args.top_k) slots[before] = uint2{mine, static_cast<uint32_t>(e)};
+  }
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  const int lane = static_cast<int>(threadIdx.x);
+  const uint2 slot = slots[min(lane, args.top_k - 1)];
+  StoreSoftmax(args, t, slot.x, slot.y, slots[0].x, lane);
 }
 
 }  // namespace billfish::cuda
