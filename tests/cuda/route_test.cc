@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <set>
 
@@ -183,7 +184,7 @@ TEST(Router, NormMatrixAndRuleAtOnceAreWhatTheyAreOneByOne) {
         Case{1, 32, 2880, 4, Score::kTopKSoftmax, true, true, false}, Case{5, 60, 64, 4, Score::kSoftmax, false, false, false},
         Case{3, 8, 96, 2, Score::kSigmoid, true, true, false}, Case{2, 512, 4096, 10, Score::kSoftmax, true, false, false},
         Case{2, 256, 7168, 8, Score::kSigmoid, true, false, true}, Case{1, 100, 16384, 3, Score::kSqrtSoftplus, false, true, false},
-        Case{1, 1, 32, 1, Score::kSoftmax, true, false, false}}) {
+        Case{1, 1, 32, 1, Score::kSoftmax, true, false, false}, Case{3, 250, 2048, 32, Score::kSoftmax, true, true, false}}) {
     SCOPED_TRACE(testing::Message() << c.T << " rows of " << c.H << " to " << c.E << " experts");
     RouterRule rule{c.score, c.E, c.top_k};
     rule.renormalize = true;
@@ -254,6 +255,40 @@ TEST(Router, NormMatrixAndRuleAtOnceAreWhatTheyAreOneByOne) {
             .ok());
     EXPECT_EQ(y.Read(), y_found);
     EXPECT_EQ(weights_once.Read(), found);
+  }
+}
+
+// Of a matrix of zeros the logits are the bias, so that they can be anything.
+TEST(Router, RoutingWithTheNormChoosesAmongStrangeLogitsAsWithoutIt) {
+  BILLFISH_NEEDS_GPU();
+  const auto device = GpuDevice::Get(0);
+  ASSERT_TRUE(device);
+  if ((*device)->arch().major < 9) GTEST_SKIP() << "the GPU has no clusters";
+  constexpr int kH = 64;
+  for (const int E : {7, 100, 128, 130, 256, 300}) {
+    for (const bool all_equal : {true, false}) {
+      SCOPED_TRACE(testing::Message() << E << " experts, " << (all_equal ? "equal" : "mixed"));
+      constexpr std::array<float, 7> kMixed = {0.0f, -0.0f, 1.0f, -INFINITY, NAN, 1.0f, -2.0f};
+      std::vector<float> logits(static_cast<size_t>(E), 0.5f);
+      for (size_t e = 0; e < logits.size() && !all_equal; ++e) logits[e] = kMixed[e * e % kMixed.size()];
+      const int top_k = std::min(E, 20);
+      const auto router = Router::Create({Score::kTopKSoftmax, E, top_k}, **device);
+      ASSERT_TRUE(router) << router.status().message();
+      const auto slots = static_cast<size_t>(top_k);
+      const test::DeviceArray<float> x(std::vector<float>(kH, 1.0f)), sum(kH, 0.0f), norm(std::vector<float>(kH, 1.0f)), bias(logits),
+          weights(slots, NAN);
+      const test::DeviceArray<uint16_t> y(kH, 0), matrix(static_cast<size_t>(E * kH), 0);
+      const test::DeviceArray<int32_t> ids(slots, -7), ids_once(slots, -7);
+      NormRouteArgs args;
+      args.norm = {.x = x.get(), .weight = norm.get(), .sum = sum.get(), .y = y.get(), .eps = 1e-6f, .M = 1, .H = kH};
+      args.weight = matrix.get();
+      args.bias = bias.get();
+      args.route.ids = ids_once.get();
+      args.route.weights = weights.get();
+      ASSERT_TRUE(router->RunNormed(args, nullptr).ok());
+      ASSERT_TRUE(router->Run(bias.get(), E, 1, nullptr, ids.get(), weights.get(), nullptr).ok());
+      EXPECT_EQ(ids_once.Read(), ids.Read());
+    }
   }
 }
 
