@@ -281,7 +281,7 @@ __device__ __forceinline__ void MergeGroups(const AttentionDecodeArgs& args, con
 }
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(32 * kWarps, kHeadDim <= 128 ? 2 : 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
+extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(const __grid_constant__ AttentionDecodeArgs args) {
   FetchParameters(args);
   extern __shared__ __align__(16) uint8_t shared_bytes[];
   __shared__ Mailbox mailbox;
