@@ -46,13 +46,13 @@ BILLFISH_HD constexpr uint32_t E2M1Bits(uint32_t pair, int j) {
   const uint32_t signs = codes & 0x00080008u, fields = codes & 0x00070007u;
   switch (j) {
     case 0:
-      return signs << 12 | fields << 6;
+      return signs << 10 | fields << 4;
     case 1:
-      return signs << 9 | fields << 3;
+      return signs << 6 | fields;
     case 2:
-      return signs << 10 | fields;
+      return signs << 16 | signs >> 16 | fields << 10;
     default:
-      return signs << 11 | fields << 9;
+      return signs << 12 | (fields & 0x00060006u) << 6 | (fields & 0x00010001u) << 14;
   }
 }
 

@@ -15,10 +15,10 @@
 //   4-bit   [128 threads][4 planes] u32     16 bytes a thread, one load; the word of a plane, by code book:
 //           int4   nibble j = low half of a_j, nibble 4 + j = high half of a_j            (word >> 4 j) & 0x000f000f is the pair a_j
 //           e2m1   each 16-bit half holds four values (s e1 e0 m); half h of a_j is in half h of the word at bits
-//                    a0  s 15  e m 8 7 6      word & 0x81c081c0
-//                    a1  s 12  e m 5 4 3      (word << 3) & 0x81c081c0
-//                    a2  s 13  e m 2 1 0      (word << 2) & 0x80008000 | (word << 6) & 0x01c001c0
-//                    a3  s 14  e m 11 10 9    (word << 1) & 0x80008000 | (word >> 3) & 0x01c001c0
+//                    a0  s 13  e m 6 5 4      (word << 2) & 0x81c081c0
+//                    a1  s  9  e m 2 1 0      (word << 6) & 0x81c081c0
+//                    a2  s  3 of the other half, e m 12 11 10      (word rotated right by 4) & 0x81c081c0
+//                    a3  s 15  e 8 7  m 14    word & 0x81808180 | (word >> 8) & 0x00400040
 //                  so that a masked pair is bf16 value * 2^-126
 //   8-bit   [2 plane pairs][128 threads][2 planes] 8 bytes: a1 lo, a0 lo, a1 hi, a0 hi, a3 lo, a2 lo, a3 hi, a2 hi
 //   16-bit  [4 planes][128 threads] a0 a1 a2 a3, 16 bytes

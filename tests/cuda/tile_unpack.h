@@ -35,13 +35,13 @@ inline uint32_t TileCode(const TileLayout& layout, const std::byte* block, int r
   const uint32_t bits = word >> (16 * half);
   switch (j) {
     case 0:
-      return (bits >> 15 & 1) << 3 | (bits >> 6 & 7);
+      return (bits >> 13 & 1) << 3 | (bits >> 4 & 7);
     case 1:
-      return (bits >> 12 & 1) << 3 | (bits >> 3 & 7);
+      return (bits >> 9 & 1) << 3 | (bits & 7);
     case 2:
-      return (bits >> 13 & 1) << 3 | (bits & 7);
+      return (word >> (16 * (1 - half)) >> 3 & 1) << 3 | (bits >> 10 & 7);
     default:
-      return (bits >> 14 & 1) << 3 | (bits >> 9 & 7);
+      return (bits >> 15 & 1) << 3 | (bits >> 7 & 3) << 1 | (bits >> 14 & 1);
   }
 }
 

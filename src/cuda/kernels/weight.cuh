@@ -9,17 +9,17 @@
 //   where kScaleOnAccumulator, after the last plane of group g:        y[half] += AccumulatorScale(scales, half, g) * d[half], d = 0
 //
 // What DecodePlane returns is exact: no bit of code, zero point or scale is lost before the multiplication by the activation.
-//   int4   (q - zero): an integer of at most 5 bits. Its scale has 8 or more bits, so it is left for the accumulator.
+//   int4   q - zero, an integer of at most 5 bits, times 2^-6 in bf16 with scales. A scale has 8 or more bits, so it is left for the
+//          accumulator, and undoes the power of two.
 //   e2m1   value * scale * 2^-9 (E4M3 scales: 2 + 4 bits) or value * 2^(b - 253) (E8M0: 2 bits); row_scale undoes the power of two.
 //          With a 16- or 32-bit scale: the value, and the scale is left for the accumulator.
 //   e4m3   the value (4 bits, subnormals too); scale on the accumulator. NaN codes are refused before a weight is packed.
 //   16 bit the code itself; its type must be the activations'.
 //
 // Instructions a thread for 8 weights, scales included (scale bytes are expanded once a group and row):
-//   int4 bf16         3 SHF + 4 LOP3 + 4 HADD2                       = 11      zero points: + 4 a group
-//   int4 fp16         1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
-//   e2m1 bf16         1 SHF + 4 IMAD + 6 LOP3 + 4 HMUL2              = 15      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
-//   e2m1 fp16         5 IMAD + 8 LOP3 + 4 HMUL2                      = 17      + 2 a group
+//   int4              1 SHF + 4 LOP3 + 4 HFMA2                       = 9       zero points: + 4 a group
+//   e2m1 bf16         2 SHF + 2 IMAD + 5 LOP3 + 4 HMUL2              = 13      + 2 a group (E8M0, E4M3); wide: + 4 and 4 HMUL2
+//   e2m1 fp16         3 SHF + 5 IMAD + 9 LOP3 + 4 HMUL2              = 21      + 2 a group
 //   e4m3              2 SHF + 4 IMAD + 8 LOP3 + 4 HMUL2              = 18
 //   16 bit            0
 #pragma once
@@ -135,37 +135,46 @@ __device__ __forceinline__ uint32_t WideFactor(const RowScales& scales, int half
   return bits == 0 ? 0x00400040u : bits;
 }
 
-/// 0x4300 | q is bf16 128 + q, 0x6400 | q is fp16 1024 + q; z up to 16 still counts single units there. The difference is exact.
-/// fp16 has room for a nibble at bits 4 to 7: 1024 + 16 q, of which a sixteenth less 64 + z is q - z, so that odd registers need no shift.
+/// bf16: bits 0 to 7 alone are their integer * 2^-133: the subnormals and the first binade lie equally dense. So nibbles need not be
+/// shifted one by one, and a multiplication by a power of two and an addition, both exact, leave (q - z) * 2^-6; 2^127 is the largest
+/// factor there is. fp16: 0x6400 | q is 1024 + q, and there is room for a nibble at bits 4 to 7, 1024 + 16 q, of which a sixteenth less 64
+/// + z is q - z.
 __device__ __forceinline__ void DecodeInt4(uint32_t word, const RowScales& scales, int group, uint32_t a[4]) {
-  constexpr uint32_t kBase = kHalf ? 0x64006400u : 0x43004300u;
+  constexpr uint32_t kBase = 0x64006400u;
+  const uint32_t high = word >> 8;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    uint32_t zero = 0x00080008u;
-    if constexpr (kLayout.zeros) zero = BroadcastByte(scales.zeros, (j % 2) * kLayout.groups() + group);
-    if (kHalf && j % 2 == 1) {
-      const uint32_t sixteen_q = MaskOr(word >> (4 * j - 4), 0x00f000f0u, kBase);
-      a[j] = MultiplyAddPairs(sixteen_q, 0x2c002c00u, 0xd400d400u + zero * 16);  // 1 / 16, -(64 + z)
+    const uint32_t from = j < 2 ? word : high, mask = j % 2 == 0 ? 0x000f000fu : 0x00f000f0u;
+    if constexpr (kHalf) {
+      uint32_t zero = 0x00080008u;
+      if constexpr (kLayout.zeros) zero = BroadcastByte(scales.zeros, (j % 2) * kLayout.groups() + group);
+      const uint32_t biased = MaskOr(from, mask, kBase);
+      a[j] = j % 2 == 0 ? SubtractPairs(biased, kBase + zero) : MultiplyAddPairs(biased, 0x2c002c00u, 0xd400d400u + zero * 16);
     } else {
-      a[j] = SubtractPairs(MaskOr(word >> (4 * j), 0x000f000fu, kBase), kBase + zero);
+      uint32_t minus_zero = 0xbe00be00u;  // -8 * 2^-6
+      if constexpr (kLayout.zeros) {
+        minus_zero = MultiplyPairs(BroadcastByte(scales.zeros, (j % 2) * kLayout.groups() + group), 0xff00ff00u);  // -2^127
+      }
+      a[j] = MultiplyAddPairs(from & mask, j % 2 == 0 ? 0x7f007f00u : 0x7d007d00u, minus_zero);  // 2^127, 2^123
+      if constexpr (!kScaleOnAccumulator) a[j] = MultiplyPairs(a[j], 0x42804280u);               // 2^6
     }
   }
 }
 
 __device__ __forceinline__ void DecodeE2M1(uint32_t word, const RowScales& scales, int group, uint32_t a[4]) {
-  const uint32_t word1 = ShiftLeft<1>(word), word2 = ShiftLeft<2>(word), word3 = ShiftLeft<3>(word), word6 = ShiftLeft<6>(word);
+  const uint32_t turned = __funnelshift_r(word, word, 4);
   if constexpr (kHalf) {
     // Sign to 15, e1 e0 m to 11 10 9: exponent field 0..3 and the upper mantissa bit, value * 2^-14 with 0.5 a subnormal.
-    a[0] = (word & 0x80008000u) | (word3 & 0x0e000e00u);
-    a[1] = (word3 & 0x80008000u) | (word6 & 0x0e000e00u);
-    a[2] = (word2 & 0x80008000u) | (ShiftLeft<9>(word) & 0x0e000e00u);
-    a[3] = (word1 & 0x80008000u) | (word & 0x0e000e00u);
+    a[0] = (ShiftLeft<2>(word) & 0x80008000u) | (ShiftLeft<5>(word) & 0x0e000e00u);
+    a[1] = (ShiftLeft<6>(word) & 0x80008000u) | (ShiftLeft<9>(word) & 0x0e000e00u);
+    a[2] = (turned & 0x80008000u) | ((word >> 1) & 0x0e000e00u);
+    a[3] = (word & 0x80008000u) | (ShiftLeft<3>(word) & 0x0c000c00u) | ((word >> 5) & 0x02000200u);
   } else {
     // Sign to 15, e1 e0 m to 8 7 6: value * 2^-126 with 0.5 a subnormal.
-    a[0] = word & 0x81c081c0u;
-    a[1] = word3 & 0x81c081c0u;
-    a[2] = (word2 & 0x80008000u) | (word6 & 0x01c001c0u);
-    a[3] = (word1 & 0x80008000u) | ((word >> 3) & 0x01c001c0u);
+    a[0] = ShiftLeft<2>(word) & 0x81c081c0u;
+    a[1] = ShiftLeft<6>(word) & 0x81c081c0u;
+    a[2] = turned & 0x81c081c0u;
+    a[3] = MaskOr(word >> 8, 0x00400040u, word & 0x81808180u);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -235,13 +244,14 @@ __device__ __forceinline__ void DecodePlane(const uint32_t* words, const RowScal
 /// The factor of the group's partial sums of row 16 w + q + 8 half; 1 unless kScaleOnAccumulator.
 __device__ __forceinline__ float AccumulatorScale(const RowScales& scales, int half, int group) {
   const int i = half * kLayout.groups() + group;
+  constexpr float kUndone = kScaleOnAccumulator && kLayout.codes == TileCodes::kInt4 && !kHalf ? 64.0f : 1.0f;  // DecodeInt4's 2^-6
   if constexpr (kLayout.scale == TileScale::kF32) {
-    return AsFloat(scales.scales[i]);
+    return AsFloat(scales.scales[i]) * kUndone;
   } else if constexpr (kLayout.scale == TileScale::kBF16) {
     const uint32_t pair = scales.scales[i / 2];
-    return AsFloat(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+    return AsFloat(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u) * kUndone;
   } else if constexpr (kLayout.scale == TileScale::kF16) {
-    return FloatFromF16(i % 2 == 0 ? scales.scales[i / 2] & 0xffffu : scales.scales[i / 2] >> 16);
+    return FloatFromF16(i % 2 == 0 ? scales.scales[i / 2] & 0xffffu : scales.scales[i / 2] >> 16) * kUndone;
   } else {
     return 1.0f;
   }
