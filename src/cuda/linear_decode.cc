@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
@@ -15,7 +16,7 @@
 namespace billfish::cuda {
 namespace {
 
-constexpr int64_t kSmallShared = 128 << 10, kLargeShared = 200 << 10;
+constexpr int64_t kSmallShared = 128 << 10, kLargeShared = 200 << 10, kHalfShared = 80 << 10;
 constexpr int kMostSplitsLog2 = 3;  // the largest cluster that every device takes is 8
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -31,11 +32,18 @@ int64_t SharedOfBlock(Arch arch, int blocks) {
   return sm / blocks - 1024;
 }
 
-// RingSteps::kSharedBytes, Reduction::Shared and KeptRows::Shared.
-int64_t BytesBesideX(const TileLayout& layout, const LinearDecodeVariant& v) {
-  const int64_t step = int64_t{LinearDecodeStepUnits(layout)} * layout.unit_bytes() * v.row_blocks / 4;
-  const int64_t sums = int64_t{v.warps} * v.row_blocks * (v.tokens / 8) * 128 * 4, barriers = 2 * 8, parts = 4 * 8;
-  return (v.ring ? v.warps * v.stages * step : 0) + v.buffers * (sums + barriers) + parts;
+int64_t StepBytes(const TileLayout& layout, const LinearDecodeVariant& v) {
+  return int64_t{LinearDecodeStepUnits(layout)} * layout.unit_bytes() * v.row_blocks / 4;
+}
+
+int64_t Blocks(const TileForm& form, const LinearDecodeVariant& v) { return form.panels * 4 / v.row_blocks; }
+
+// RingSteps::kSharedBytes, KeptRows::Shared, BlockSums::Bytes. `blocks`: of rows, of the cluster that has most.
+int64_t BytesBesideX(const TileLayout& layout, const LinearDecodeVariant& v, int splits_log2, int64_t blocks, int64_t M) {
+  const int64_t sums = int64_t{v.row_blocks} * (v.tokens / 8) * 8 * std::min<int64_t>(DivideUp(M, 2), 4) * 16;
+  const int64_t others = (1 << splits_log2) - 1, owned = DivideUp(blocks, int64_t{1} << splits_log2);
+  const int64_t rows = 2 * 16 * v.row_blocks * 4, barrier = 8, parts = 4 * 8;
+  return v.warps * (v.stages * StepBytes(layout, v) + rows + barrier + sums) + parts + owned * (others * sums + (others > 0 ? 16 : 0));
 }
 
 // A row of the longest slice of K in shared memory. For ldmatrix an odd number of 16-byte chunks, so that eight rows lie in different
@@ -44,8 +52,9 @@ int64_t XRowBytes(const TileLayout& layout, int64_t steps, int splits_log2) {
   return DivideUp(steps, int64_t{1} << splits_log2) * LinearDecodeStepUnits(layout) * layout.unit_k() * 2 + 16;
 }
 
-int64_t SharedBytes(const TileLayout& layout, const LinearDecodeVariant& v, int64_t steps, int splits_log2, int64_t M) {
-  return BytesBesideX(layout, v) + (v.stream_x ? 0 : M * XRowBytes(layout, steps, splits_log2));
+int64_t SharedBytes(const TileForm& form, const LinearDecodeVariant& v, int64_t steps, int splits_log2, int64_t clusters, int64_t M) {
+  return BytesBesideX(form.layout, v, splits_log2, DivideUp(Blocks(form, v), clusters), M) +
+         (v.stream_x ? 0 : M * XRowBytes(form.layout, steps, splits_log2));
 }
 
 // How many clusters of this size the device runs at the same time: it is cut into parts whose sizes no cluster size need divide.
@@ -71,41 +80,43 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
   return clusters;
 }
 
-// Microseconds of a call on an H200, of which only the ratios matter: the items that the CTAs of the fullest SM have, one after the other,
-// each with its share of the steps and its end; the meeting of clusters; the copies of x; and what two CTAs an SM save, where the next call
-// begins in the place of the first that ends.
-double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t rounds, int64_t slice, int splits_log2, int64_t x_bytes) {
-  const double step = 0.8 * v.row_blocks / 2.0 * LinearDecodeStepUnits(layout) * layout.unit_bytes() / 4352.0;
-  const double items = static_cast<double>(rounds * v.blocks), warps = v.warps * v.blocks;
-  const double x = (v.stream_x ? 8.0 * static_cast<double>(rounds) : v.blocks) * static_cast<double>(x_bytes) / 80e3;
-  return items * (step * static_cast<double>(slice) / warps + 0.25) + (splits_log2 > 0 ? 0.4 : 0.0) + x - (v.blocks > 1 ? 0.6 : 0.0);
+// Microseconds of a call on an H200, fitted to measurements; only the ratios matter. `blocks` of rows and `slice` steps are the most that a
+// CTA has, `per_sm` the CTAs of the fullest SM: its share of the weight in whole steps of each warp, its copies of x, and the meetings of
+// clusters at the end of each block. Two CTAs an SM begin faster, since the next call may begin beside the last one.
+double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t blocks, int64_t slice, int splits_log2, int64_t per_sm,
+                int64_t x_bytes) {
+  const bool few = v.tokens == 8, narrow = v.row_blocks == 1;
+  const int64_t steps = DivideUp(blocks * slice, v.warps) * v.warps;
+  const double ctas = static_cast<double>(per_sm), idle = std::sqrt(v.blocks / ctas);
+  const double start = !few ? (narrow ? 4.3 : 4.4) : v.blocks > 1 ? 2.5 : narrow ? 3.4 : 3.0;
+  const double rate = few ? (narrow ? 0.030 : 0.0273) : (narrow ? 0.035 : 0.030) * (splits_log2 == 3 ? 1.2 : 1.0);
+  const double weight = rate * idle * ctas * static_cast<double>(steps * StepBytes(layout, v)) / 1e3;
+  const double x = (v.stream_x ? 8.0 * static_cast<double>(blocks) : ctas) * 0.017 * static_cast<double>(x_bytes) / 1e3;
+  const double meetings = splits_log2 == 0 ? 0.0 : ctas * static_cast<double>(blocks) * (few ? 0.03 : 0.05);
+  const double clusters = few ? 0.15 * splits_log2 * splits_log2 : splits_log2 == 2 ? 0.3 : 0.0;  // of 4 leave more SMs idle than of 8
+  return start + weight + x + meetings + clusters;
 }
 
 }  // namespace
 
 std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, Arch arch) {
-  // Bytes of a lane in a step of one row block: codes (32 or, where they are wide, 64), and the scales and zero points of its two rows.
-  const int units = LinearDecodeStepUnits(layout), codes = units * layout.code_bytes() / kTileThreads;
-  const int scales = units * (layout.scale_bytes() + layout.zero_bytes()) / 32;
-  const bool large = SharedOfBlock(arch, 1) > kLargeShared;
+  // Bytes of a lane in a step of one row block: 32, or 64 where codes are wide.
+  const bool wide = LinearDecodeStepUnits(layout) * layout.code_bytes() / kTileThreads > 32;
+  const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8;
   std::vector<LinearDecodeVariant> variants;
-  // Up to 8 rows leave room for rings. The more items the warps may be apart, the less a late step holds up.
-  const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8, buffers = large ? 3 : 1;
-  for (const bool stream_x : {false, true}) {
-    if (codes <= 32) variants.push_back({.tokens = 8, .row_blocks = 2, .warps = warps, .buffers = buffers, .stream_x = stream_x});
-    if (codes > 32 || !stream_x) {
-      variants.push_back({.tokens = 8, .row_blocks = 1, .warps = warps, .buffers = buffers + 1, .stream_x = stream_x});
+  for (const int tokens : {8, 16}) {
+    // Of equally fast variants the first is taken.
+    if (tokens == 8 && wide && SharedOfBlock(arch, 1) > kLargeShared) {
+      variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = warps, .stages = 5});
     }
-  }
-  if (large) variants.push_back({.tokens = 8, .row_blocks = codes <= 32 ? 2 : 1, .warps = 8, .blocks = 2, .stages = 4, .buffers = 2});
-  // Up to 16 rows do not. What registers hold beside the sums without spilling:
-  const bool two = codes <= 32 && scales <= 16;
-  const int room = large ? 64 << 10 : 32 << 10;
-  for (const bool stream_x : {false, true}) {
-    LinearDecodeVariant v{.tokens = 16, .ring = false, .stages = 2, .buffers = room / (32 << 10), .stream_x = stream_x};
-    if (two) variants.push_back(v);
-    v.row_blocks = 1, v.stages = codes <= 32 ? 4 : 2, v.buffers = room / (16 << 10);
-    if (!two || !stream_x) variants.push_back(v);
+    for (const bool stream_x : {false, true}) {
+      if (!wide) variants.push_back({.tokens = tokens, .row_blocks = 2, .warps = warps, .stream_x = stream_x});
+      if (wide || !stream_x) variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = warps, .stream_x = stream_x});
+    }
+    // Of small weights a warp's share should be on its way before x is there.
+    if (tokens == 8 && !wide && SharedOfBlock(arch, 2) > kHalfShared) {
+      variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = 8, .blocks = 2, .stages = 8});
+    }
   }
   return variants;
 }
@@ -119,9 +130,7 @@ KernelSpec LinearDecodeSpec(const TileLayout& layout, const LinearDecodeVariant&
                                 {"BF_ROW_BLOCKS", v.row_blocks},
                                 {"BF_WARPS", v.warps},
                                 {"BF_BLOCKS", v.blocks},
-                                {"BF_RING", v.ring},
                                 {"BF_STAGES", v.stages},
-                                {"BF_BUFFERS", v.buffers},
                                 {"BF_STREAM_X", v.stream_x}});
   spec.shared_bytes = static_cast<uint32_t>(SharedOfBlock(arch, v.blocks));
   spec.hot = true;
@@ -145,8 +154,10 @@ Result<LinearDecode> LinearDecode::Create(const GpuDevice& device, const TileVie
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
     Loaded loaded{variant, std::move(kernel)};
     for (int s = 0; s <= (HasClusters(device.arch()) ? kMostSplitsLog2 : 0); ++s) {
-      const int64_t shared = SharedBytes(layout, variant, decode.Steps(), s, 1);
-      if (shared > SharedOfBlock(device.arch(), variant.blocks) || decode.Steps() < int64_t{1} << s) continue;
+      if (decode.Steps() < int64_t{1} << s) continue;
+      const int64_t least = std::min<int64_t>(device.info().sms >> s, Blocks(weight.form, variant));
+      const int64_t shared = SharedBytes(weight.form, variant, decode.Steps(), s, std::max<int64_t>(least, 1), 1);
+      if (shared > SharedOfBlock(device.arch(), variant.blocks)) continue;
       BILLFISH_ASSIGN_OR_RETURN(loaded.clusters[static_cast<size_t>(s)], ActiveClusters(device, loaded.kernel, variant, 1 << s, shared));
     }
     decode.loaded_.push_back(std::move(loaded));
@@ -164,12 +175,13 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
   for (size_t i = 0; i < loaded_.size(); ++i) {
     const LinearDecodeVariant& v = loaded_[i].variant;
     if (v.tokens != tokens) continue;
-    const int64_t items = form.panels * 4 / v.row_blocks;
     for (int s = 0; s <= kMostSplitsLog2; ++s) {
-      const int64_t most = loaded_[i].clusters[static_cast<size_t>(s)];
-      if (most == 0 || SharedBytes(form.layout, v, Steps(), s, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
-      const int64_t clusters = std::min(most, items), slice = DivideUp(Steps(), int64_t{1} << s);
-      const double time = CallTime(form.layout, v, DivideUp(items, clusters), slice, s, M * XRowBytes(form.layout, Steps(), s));
+      if (loaded_[i].clusters[static_cast<size_t>(s)] == 0) continue;
+      const int64_t clusters = std::min<int64_t>(loaded_[i].clusters[static_cast<size_t>(s)], Blocks(form, v));
+      if (SharedBytes(form, v, Steps(), s, clusters, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
+      const int64_t blocks = DivideUp(Blocks(form, v), clusters), slice = DivideUp(Steps(), int64_t{1} << s);
+      const int64_t per_sm = DivideUp(clusters << s, device_->info().sms);
+      const double time = CallTime(form.layout, v, blocks, slice, s, per_sm, M * XRowBytes(form.layout, Steps(), s));
       if (time >= best) continue;
       best = time;
       plan = {i, s, static_cast<int>(clusters)};
@@ -196,8 +208,10 @@ Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileO
     args.M = static_cast<int32_t>(rows);
     args.N = static_cast<int32_t>(form.N);
     args.K = static_cast<int32_t>(form.K);
-    args.panels = static_cast<int32_t>(form.panels);
     args.units = static_cast<int32_t>(form.units);
+    const int64_t blocks = Blocks(form, loaded.variant);
+    args.blocks = static_cast<int32_t>(blocks / plan.clusters);
+    args.clusters_with_more = static_cast<int32_t>(blocks % plan.clusters);
     args.splits_log2 = plan.splits_log2;
     args.x_row_bytes = static_cast<int32_t>(XRowBytes(form.layout, Steps(), plan.splits_log2));
     args.out = out;
@@ -205,7 +219,7 @@ Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileO
     LaunchShape shape;
     shape.grid_x = static_cast<uint32_t>(plan.clusters) << plan.splits_log2;
     shape.threads = static_cast<uint32_t>(loaded.variant.warps * 32);
-    shape.shared_bytes = static_cast<uint32_t>(SharedBytes(form.layout, loaded.variant, Steps(), plan.splits_log2, rows));
+    shape.shared_bytes = static_cast<uint32_t>(SharedBytes(form, loaded.variant, Steps(), plan.splits_log2, plan.clusters, rows));
     shape.cluster_x = 1U << plan.splits_log2;
     shape.dependent = HasClusters(device_->arch());
     std::array<void*, 1> parameters = {&args};

@@ -21,12 +21,10 @@ namespace billfish::cuda {
 /// What the kernel is compiled for: the macros of its file.
 struct LinearDecodeVariant {
   int tokens = 8;         ///< rows of x at most: 8 or 16
-  int row_blocks = 2;     ///< 16-row blocks of an item
+  int row_blocks = 2;     ///< 16-row blocks of a block of rows
   int warps = 16;         ///< of a CTA
-  int blocks = 1;         ///< CTAs an SM
-  bool ring = true;       ///< steps come through rings in shared memory, else into registers
-  int stages = 3;         ///< steps that a warp has there or on the way
-  int buffers = 1;        ///< items whose sums are on their way at a time
+  int blocks = 1;         ///< CTAs that an SM has room for
+  int stages = 3;         ///< steps in the ring of a warp
   bool stream_x = false;  ///< x is read from global memory again and again and does not stay in shared memory
 };
 

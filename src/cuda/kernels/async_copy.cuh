@@ -11,6 +11,27 @@ namespace billfish::cuda {
 /// The 32-bit address that shared-memory instructions take.
 __device__ __forceinline__ uint32_t SharedAddress(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
+/// kBytes = 2, 4, 8, 16 or 32 bytes at an address aligned to them (32: to 16).
+template <int kBytes>
+__device__ __forceinline__ void LoadShared(uint32_t shared, uint32_t* words) {
+  if constexpr (kBytes == 2) {
+    asm volatile("{ .reg .b16 h; ld.shared.b16 h, [%1]; cvt.u32.u16 %0, h; }" : "=r"(words[0]) : "r"(shared) : "memory");
+  } else if constexpr (kBytes == 4) {
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(words[0]) : "r"(shared) : "memory");
+  } else if constexpr (kBytes == 8) {
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "r"(shared) : "memory");
+  } else {
+    static_assert(kBytes == 16 || kBytes == 32);
+#pragma unroll
+    for (int i = 0; i < kBytes / 16; ++i) {
+      asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(words[4 * i]), "=r"(words[4 * i + 1]), "=r"(words[4 * i + 2]), "=r"(words[4 * i + 3])
+                   : "r"(shared + 16 * i)
+                   : "memory");
+    }
+  }
+}
+
 /// L2 policy of bytes that are read once: first to be evicted, so that activations and partial sums stay.
 __device__ __forceinline__ uint64_t EvictFirst() {
   uint64_t policy;

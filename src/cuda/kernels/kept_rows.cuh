@@ -1,7 +1,8 @@
 // The rows of x that a CTA of the dense decode kernel keeps in shared memory: the columns of its slice of K, zeros beyond K.
 //
-// Where the copy engine can do it (sm_90, addresses that are multiples of 16 bytes), one warp asks for the rows in parts of the columns,
-// and the warps of the CTA begin with the parts that have come. Else all threads copy and wait for each other.
+// A few kilobytes are brought by all threads at once, through registers. Of more the copy engine (sm_90) brings parts of the columns, and
+// the warps of the CTA begin with the parts that have come. Where addresses are no multiples of 16 bytes, or there is no engine, all
+// threads copy row by row.
 #pragma once
 
 #include "cuda/kernels/linear_decode.cuh"
@@ -9,10 +10,10 @@
 
 namespace billfish::cuda {
 
-/// A part holds the columns of the first, second ... step of each warp; the last one also those of all later steps.
 template <int kWarps>
 class KeptRows {
-  static constexpr int kParts = 4, kThreads = 32 * kWarps, kEveryStep = 0x7fffffff;
+  static constexpr int kParts = 4, kThreads = 32 * kWarps;
+  static constexpr int kDirect = 2;  // chunks of 16 bytes a thread
 
  public:
   struct Shared {
@@ -21,10 +22,13 @@ class KeptRows {
 
   __device__ __forceinline__ KeptRows(const LinearDecodeArgs& args, const Slice& slice, Shared* shared, uint8_t* rows)
       : args_(args), slice_(slice), shared_(shared), rows_(rows) {
+    const bool chunked = args.x_aligned != 0 && args.K % 8 == 0;
+    direct_ = chunked && args.M * slice.count * (kStepK / 8) <= kDirect * kThreads;
 #if __CUDA_ARCH__ >= 900
-    bulk_ = args.x_aligned != 0 && args.K % 8 == 0;
+    bulk_ = chunked && !direct_;
 #endif
-    awaited_ = bulk_ ? 0 : kEveryStep;
+    part_ = bulk_ ? max((slice.count + kParts - 1) / kParts, 1) : slice.count;
+    if (!bulk_) awaited_ = kAll;
   }
 
   /// Before a barrier of the whole CTA: what does not depend on x.
@@ -33,6 +37,7 @@ class KeptRows {
     if (threadIdx.x < kParts) InitBarrier(&shared_->arrived[threadIdx.x], 1);
     const int first = max(args_.K - slice_.first * kStepK, 0) / 8, chunks = slice_.count * (kStepK / 8);
     if (first >= chunks) return;
+#pragma unroll 1
     for (int i = threadIdx.x; i < args_.M * (chunks - first); i += kThreads) {
       const int row = i / (chunks - first), chunk = first + i % (chunks - first);
       *reinterpret_cast<uint4*>(rows_ + row * args_.x_row_bytes + chunk * 16) = uint4{0, 0, 0, 0};
@@ -42,6 +47,10 @@ class KeptRows {
 
   /// Once x is there, by all threads.
   __device__ __forceinline__ void Copy() {
+    if (direct_) {
+      CopyThroughRegisters();
+      return;
+    }
 #if __CUDA_ARCH__ >= 900
     if (bulk_) {
       if (threadIdx.x < 32) CopyInBulk();
@@ -69,15 +78,39 @@ class KeptRows {
     __syncthreads();
   }
 
-  /// Returns once the columns of a step of this warp are there. Its first steps are of the first part, then of the second, and so on.
-  __device__ __forceinline__ void AwaitStep(int step) {
-    if (step < awaited_) return;
-    const int part = awaited_ / kWarps;
-    Await(&shared_->arrived[part], 0);
-    awaited_ = part + 1 < kParts ? awaited_ + kWarps : kEveryStep;
+  /// Returns once the columns of step `step` are there: the step before which they end.
+  __device__ __forceinline__ int Await(int step) {
+    if (awaited_ == kAll) return slice_.count;
+    const int part = step / part_;
+    cuda::Await(&shared_->arrived[part], 0);
+    awaited_ |= 1 << part;
+    return (part + 1) * part_;
   }
 
  private:
+  static constexpr int kAll = (1 << kParts) - 1;
+
+  // Every load is on its way before the first is waited for.
+  __device__ __forceinline__ void CopyThroughRegisters() const {
+    const int chunks = slice_.count * (kStepK / 8), k0 = slice_.first * kStepK;
+    uint4 v[kDirect];
+    uint8_t* to[kDirect];
+#pragma unroll
+    for (int j = 0; j < kDirect; ++j) {
+      const int i = static_cast<int>(threadIdx.x) + j * kThreads, row = i / chunks, chunk = i - row * chunks, k = k0 + chunk * 8;
+      v[j] = uint4{0, 0, 0, 0};
+      to[j] = row < args_.M ? rows_ + row * args_.x_row_bytes + chunk * 16 : nullptr;
+      if (row < args_.M && k < args_.K) {
+        v[j] = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + k);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kDirect; ++j) {
+      if (to[j] != nullptr) *reinterpret_cast<uint4*>(to[j]) = v[j];
+    }
+    __syncthreads();
+  }
+
   // Columns k .. k + 7 of a row of x at any alignment; zero beyond K.
   __device__ __forceinline__ uint4 LoadColumns(int row, int k) const {
     const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + k;
@@ -97,12 +130,12 @@ class KeptRows {
     const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + slice_.first * kStepK;
 #pragma unroll 1
     for (int part = 0; part < kParts; ++part) {
-      const int begin = min(part * kWarps * kStepK, columns);
-      const uint32_t bytes = ((part + 1 < kParts ? min(begin + kWarps * kStepK, columns) : columns) - begin) * 2;
+      const int begin = min(part * part_ * kStepK, columns), bytes = (min((part + 1) * part_ * kStepK, columns) - begin) * 2;
       const uint32_t barrier = SharedAddress(&shared_->arrived[part]);
-      if (lane == 0) ArriveExpecting(barrier, bytes * args_.M);
+      if (lane == 0) ArriveExpecting(barrier, static_cast<uint32_t>(bytes * args_.M));
       __syncwarp();
-      if (lane < args_.M && bytes > 0) CopyBulk(SharedAddress(rows_) + row * args_.x_row_bytes + begin * 2, from + begin, bytes, barrier);
+      if (lane < args_.M && bytes > 0)
+        CopyBulk(SharedAddress(rows_) + row * args_.x_row_bytes + begin * 2, from + begin, static_cast<uint32_t>(bytes), barrier);
     }
   }
 #endif
@@ -111,8 +144,9 @@ class KeptRows {
   const Slice& slice_;
   Shared* shared_;
   uint8_t* rows_;
-  bool bulk_ = false;
-  int awaited_;  ///< steps below this one may begin
+  bool bulk_ = false, direct_;
+  int part_;         ///< steps of a part
+  int awaited_ = 0;  ///< a bit for each part that is known to be there
 };
 
 }  // namespace billfish::cuda

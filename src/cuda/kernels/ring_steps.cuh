@@ -16,77 +16,69 @@ class RingStep {
   static constexpr int kScales = kStepUnits * kCodeBytes, kZeros = kScales + kStepUnits * kScaleBytes;
   static constexpr int kBytes = kZeros + kStepUnits * kZeroBytes;
 
-  __device__ __forceinline__ RingStep(const uint8_t* step, int lane) : step_(step), lane_(lane) {}
+  __device__ __forceinline__ RingStep(uint32_t step, int lane)
+      : codes_(step + lane * 16),
+        rows_(step + kScales + lane / 4 * RowScales::kScaleBytes),
+        zeros_(step + kZeros + lane / 4 * RowScales::kZeroBytes) {}
 
   /// The words of a lane in block `block` of unit u.
   __device__ __forceinline__ void LoadWords(int u, int block, int rb, uint32_t (&words)[kBlockWords]) const {
 #pragma unroll
     for (int i = 0; i < kSlabsOfBlock; ++i) {
       const int slab = (u * kUnitBlocks + block) * kSlabsOfBlock + i;
-      weight_detail::LoadBytes<16>(step_ + (slab * kRowBlocks + rb) * 512 + lane_ * 16, words + 4 * i);
+      LoadShared<16>(codes_ + (slab * kRowBlocks + rb) * 512, words + 4 * i);
     }
   }
 
   __device__ __forceinline__ RowScales LoadScales(int u, int rb) const {
     RowScales out{};
-    if constexpr (kScaleBytes > 0) {
-      const int at = kScales + u * kScaleBytes + (rb * 8 + lane_ / 4) * RowScales::kScaleBytes;
-      weight_detail::LoadBytes<RowScales::kScaleBytes>(step_ + at, out.scales);
-    }
-    if constexpr (kZeroBytes > 0) {
-      const int at = kZeros + u * kZeroBytes + (rb * 8 + lane_ / 4) * RowScales::kZeroBytes;
-      weight_detail::LoadBytes<RowScales::kZeroBytes>(step_ + at, out.zeros);
-    }
+    if constexpr (kScaleBytes > 0)
+      LoadShared<RowScales::kScaleBytes>(rows_ + u * kScaleBytes + rb * 8 * RowScales::kScaleBytes, out.scales);
+    if constexpr (kZeroBytes > 0) LoadShared<RowScales::kZeroBytes>(zeros_ + u * kZeroBytes + rb * 8 * RowScales::kZeroBytes, out.zeros);
     return out;
   }
 
  private:
-  const uint8_t* step_;
-  int lane_;
+  uint32_t codes_, rows_, zeros_;
 };
 
-template <int kWarps, int kRowBlocks, int kStages>
+template <int kRowBlocks, int kStages>
 class RingSteps {
  public:
   using Step = RingStep<kRowBlocks>;
-  static constexpr int kSharedBytes = kWarps * kStages * Step::kBytes;
+  static constexpr int kSharedBytes = kStages * Step::kBytes;
 
-  __device__ __forceinline__ RingSteps(const LinearDecodeArgs& args, const Slice& slice, const uint8_t* shared, int warp, int lane)
-      : walk_(args, slice, warp), ring_(shared + warp * kStages * Step::kBytes), lane_(lane), policy_(EvictFirst()) {
+  /// `ring`: kSharedBytes of this warp.
+  __device__ __forceinline__ RingSteps(const StepWalk<kRowBlocks>& walk, const uint8_t* ring, int lane)
+      : walk_(walk), ring_(SharedAddress(ring)), lane_(lane), policy_(EvictFirst()) {
+    asm volatile("" : "+r"(ring_));  // to be kept, not computed again for each step
+    read_ = ring_ + (kStages - 1) * Step::kBytes;
     Settle();
   }
 
   /// As many steps as there is room for: the kernel before may still run.
   __device__ __forceinline__ void Begin() {
 #pragma unroll
-    for (int s = 0; s < kStages - 1; ++s) CopyNext();
+    for (int s = 0; s < kStages - 1; ++s) CopyNext(ring_ + s * Step::kBytes);
   }
-  __device__ __forceinline__ void BeginRest() {}
 
-  /// Calls take(step) for the steps of this warp from `step` to `count`, and leaves `step` behind them.
-  template <class Take>
-  __device__ __forceinline__ void ForEach(int& step, int count, Take take) {
-    for (; step < count; step += kWarps) {
-      WaitCopies<kStages - 2>();
-      __syncwarp();
-      CopyNext();
-      take(Step(ring_ + reading_, lane_));
-      reading_ = Next(reading_);
-    }
+  /// The next step, until the next call.
+  __device__ __forceinline__ Step Take() {
+    WaitCopies<kStages - 2>();
+    __syncwarp();
+    CopyNext(read_);
+    read_ = read_ == ring_ + (kStages - 1) * Step::kBytes ? ring_ : read_ + Step::kBytes;
+    return Step(read_, lane_);
   }
 
  private:
   static constexpr int kScaleChunks = kStepUnits * Step::kScaleBytes / 16, kZeroChunks = kStepUnits * Step::kZeroBytes / 16;
   static_assert(Step::kScaleBytes % 16 == 0 && Step::kZeroBytes % 16 == 0 && kScaleChunks <= 32 && kZeroChunks <= 32);
 
-  static __device__ __forceinline__ uint32_t Next(uint32_t place) {
-    return place == (kStages - 1) * Step::kBytes ? 0 : place + Step::kBytes;
-  }
-
   // Begins to copy the next step, if there is one. A group of copies is committed in any case: WaitCopies counts them.
-  __device__ __forceinline__ void CopyNext() {
+  __device__ __forceinline__ void CopyNext(uint32_t place) {
     if (!walk_.Done()) {
-      const uint32_t to = SharedAddress(ring_) + filling_ + lane_ * 16;
+      const uint32_t to = place + lane_ * 16;
 #pragma unroll
       for (int u = 0; u < kStepUnits; ++u) {
 #pragma unroll
@@ -100,11 +92,13 @@ class RingSteps {
       }
       if (lane_ < kScaleChunks) CopyAsync16(to + Step::kScales, scales_, policy_);
       if (lane_ < kZeroChunks) CopyAsync16(to + Step::kZeros, zeros_, policy_);
-      codes_ += kWarps * kStepBytes;
-      if constexpr (kScaleChunks > 0) scales_ += kWarps * kStepBytes;
-      if constexpr (kZeroChunks > 0) zeros_ += kWarps * kStepBytes;
-      if (!walk_.Advance()) Settle();
-      filling_ = Next(filling_);
+      codes_ += kStepBytes;
+      if constexpr (kScaleChunks > 0) scales_ += kStepBytes;
+      if constexpr (kZeroChunks > 0) zeros_ += kStepBytes;
+      if (!walk_.Advance()) {
+        walk_.NextBlock();
+        Settle();
+      }
     }
     CommitCopies();
   }
@@ -126,11 +120,11 @@ class RingSteps {
     return first + lane_ / kChunks * kLayout.unit_bytes() + lane_ % kChunks * 16;
   }
 
-  StepWalk<kWarps, kRowBlocks> walk_;
-  const uint8_t* ring_;
+  StepWalk<kRowBlocks> walk_;
+  uint32_t ring_;
   int lane_;
   uint64_t policy_;
-  uint32_t filling_ = 0, reading_ = 0;  ///< places in the ring
+  uint32_t read_;  ///< the place that was read last, and is free again
   const uint8_t *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
 };
 

@@ -2,25 +2,20 @@
 //
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
 //   BF_TOKENS       rows of x at most: 8 or 16
-//   BF_ROW_BLOCKS   16-row blocks of an item: 1, 2 or 4 (a panel)
+//   BF_ROW_BLOCKS   16-row blocks of a block of rows: 1, 2 or 4 (a panel)
 //   BF_WARPS        warps of a CTA            BF_BLOCKS   CTAs an SM
-//   BF_RING         1: steps come through rings in shared memory; 0: into registers, so that x has the shared memory
-//   BF_STAGES       steps that a warp has there or on the way
-//   BF_BUFFERS      items whose sums are on their way at a time: how far the warps may be apart
+//   BF_STAGES       steps in the ring of a warp
 //   BF_STREAM_X     0: the CTA's slice of x stays in shared memory; 1: x is read from global memory again and again
 //
-// W is the A operand: rows of W are the rows of the product, tokens its columns. An item is BF_ROW_BLOCKS row blocks of a panel. The CTAs
-// of a cluster split K into slices of whole steps, and the warps of a CTA share the steps of its slice. Every warp brings and decodes its
-// steps alone, so that the main loop waits for nothing but memory.
-//
-// End of an item: each warp sends its sums to the CTA that finishes them (through distributed shared memory where that is another one) and
-// begins the next item. One warp adds up an item once it has been through the next: nobody stands still while others end. Sums are added
-// in the order of the CTAs and warps: every run gives the same bits.
+// W is the A operand: rows of W are the rows of the product, tokens its columns. A cluster has a range of blocks of rows, its CTAs cut K
+// into slices of whole steps, and the warps of a CTA share the sequence of its steps, block by block, in stretches: each brings and decodes
+// its steps alone and goes along K without a break. Warps meet where a block ends in another stretch than it begins (block_sums.cuh).
 //
 // Columns of the tensor-core step beyond M repeat row M - 1 of x and are thrown away.
+#include "cuda/kernels/block_sums.cuh"
+#include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/kept_rows.cuh"
 #include "cuda/kernels/linear_decode.cuh"
-#include "cuda/kernels/register_steps.cuh"
 #include "cuda/kernels/ring_steps.cuh"
 
 namespace {
@@ -30,13 +25,9 @@ constexpr int kWarps = BF_WARPS, kThreads = 32 * kWarps, kStages = BF_STAGES;
 constexpr int kRowBlocks = BF_ROW_BLOCKS, kTokens = BF_TOKENS, kTiles = kTokens / 8;
 constexpr bool kStreamX = BF_STREAM_X != 0;
 
-#if BF_RING
-using WarpSteps = RingSteps<kWarps, kRowBlocks, kStages>;
-#else
-using WarpSteps = RegisterSteps<kWarps, kRowBlocks, kStages>;
-#endif
+using WarpSteps = RingSteps<kRowBlocks, kStages>;
 using WarpRows = KeptRows<kWarps>;
-using ItemReduction = Reduction<kRowBlocks, kTiles, kWarps, BF_BUFFERS>;
+using Sums = BlockSums<kRowBlocks, kTiles, kWarps>;
 
 // Columns k and k + 1 of a row of x in global memory; zero beyond K.
 __device__ __forceinline__ uint32_t LoadPair(const LinearDecodeArgs& args, const uint16_t* row, int k) {
@@ -65,6 +56,12 @@ class StepOfX {
     k_ = first_k_ + step * kStepK;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) at_[n] = shared_row_[n] + step * (kStepK * 2);
+  }
+
+  __device__ __forceinline__ void GoOn() {
+    k_ += kStepK;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) at_[n] += kStepK * 2;
   }
 
   /// The B operands of two planes, 32 columns, number `pair` of the step.
@@ -142,43 +139,50 @@ __device__ __forceinline__ void Multiply(const WarpSteps::Step& step, const Step
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_decode(const __grid_constant__ LinearDecodeArgs args) {
-  extern __shared__ __align__(256) uint8_t shared[];  // rings, partial sums, barriers, rows of x
-  auto* sums = reinterpret_cast<ItemReduction::Shared*>(shared + WarpSteps::kSharedBytes);
-  auto* rows_shared = reinterpret_cast<WarpRows::Shared*>(sums + 1);
-  uint8_t* x_slice = reinterpret_cast<uint8_t*>(rows_shared + 1);
+  extern __shared__ __align__(256) uint8_t shared[];  // rings, barriers of x, sums, rows of x
+  auto* rows_shared = reinterpret_cast<WarpRows::Shared*>(shared + kWarps * WarpSteps::kSharedBytes);
+  auto* sums_shared = reinterpret_cast<Sums::Shared*>(rows_shared + 1);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   const Slice slice(args, rank);
+  const Blocks blocks(args, static_cast<int>(blockIdx.x) >> args.splits_log2);
+  const Stretch<kWarps> stretch(blocks.count, slice.count, warp);
 
   // Weights first: no kernel writes them.
-  WarpSteps steps(args, slice, shared, warp, lane);
+  int block = stretch.begin / slice.count, step = stretch.begin - block * slice.count;
+  WarpSteps steps(StepWalk<kRowBlocks>(args, slice, blocks.first + block, step, stretch.end - stretch.begin),
+                  shared + warp * WarpSteps::kSharedBytes, lane);
   steps.Begin();
-  ItemReduction reduction(args, sums, rank, static_cast<int>(threadIdx.x));
+  AllowDependents();
+  Sums sums(args, sums_shared, rank, blocks);
+  uint8_t* x_slice = reinterpret_cast<uint8_t*>(sums_shared) + Sums::Bytes(args, blocks.count);
   WarpRows rows(args, slice, rows_shared, x_slice);
   if constexpr (!kStreamX) rows.Begin();
-  reduction.Begin();
-  AllowDependents();
+  sums.Begin(stretch, slice.count, warp, lane);
   WaitForPredecessor();
   if constexpr (!kStreamX) rows.Copy();
-  steps.BeginRest();
-  reduction.WaitBegun();
+  sums.WaitBegun();
 
-  const int clusters = static_cast<int>(gridDim.x) >> args.splits_log2, items = args.panels * kItemsOfPanel<kRowBlocks>;
   StepOfX x(args, slice, x_slice, lane);
-  int step = warp, turn = 0, item = static_cast<int>(blockIdx.x) >> args.splits_log2, before = 0;
-  for (; item < items; item += clusters, ++turn) {
+#pragma unroll 1
+  for (int left = stretch.end - stretch.begin; left > 0; ++block, step = 0) {
     float acc[kRowBlocks][kTiles][4] = {};
-    steps.ForEach(step, slice.count, [&](const WarpSteps::Step& held) {
-      if constexpr (!kStreamX) rows.AwaitStep(step);
+    const int begin = step, end = min(slice.count, step + left);
+    left -= end - begin;
+    if (begin == 0) sums.Start(block, warp, lane);
+    while (step < end) {
+      int ready = end;
+      if constexpr (!kStreamX) ready = min(end, rows.Await(step));
       x.GoTo(step);
-      Multiply(held, x, acc);
-    });
-    step -= slice.count;
-
-    if (turn > 0) reduction.Finish(turn - 1, before, false, item + (BF_BUFFERS - 1) * clusters < items);
-    reduction.Send(turn, acc);
-    before = item;
+#pragma unroll 1
+      for (; step < ready; ++step, x.GoOn()) Multiply(steps.Take(), x, acc);
+    }
+    if (begin > 0) {
+      sums.Post(stretch.WarpAt(block * slice.count), warp, lane, acc);
+    } else {
+      if (end < kStages) WaitCopies<0>();
+      sums.Finish(block, end == slice.count, warp, lane, acc);
+    }
   }
-  if (turn > 0) reduction.Finish(turn - 1, before, true, false);
   WaitCopies<0>();
 }
