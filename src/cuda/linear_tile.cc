@@ -139,16 +139,20 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
   if (cores == TileCores::kBest && arch == Arch{9, 0}) {
     // Two units of 64 columns halve what the turn of a stage costs.
     const int units = layout.unit_k() == 64 && layout.code_bits() < 16 ? 2 : 1;
-    variants = {
-        {1, 4, 8, 1, 6, 2, true, units}, {1, 8, 8, 1, 6, 2, true, units}, {2, 16, 8, 1, 6, 1, true, ScalesAccumulator(layout) ? 1 : units}};
+    TileVariant widest{2, 16, 8, 1, 6, 1, true, ScalesAccumulator(layout) ? 1 : units};
     // E2M1 with scales takes the most instructions to decode: four warpgroups hide more of them than two.
-    // Experts with E4M3 scales: two units and a fused activation need more than the 128 registers of so many threads.
-    const int experts_units = grouped && layout.scale == TileScale::kE4M3 ? 1 : units;
-    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) variants.back() = {1, 16, 16, 1, 6, 1, true, experts_units};
+    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) widest = {1, 16, 16, 1, 6, 1, true, units};
     // FP8 blocks of 128: two accumulator sets and 256 x 128 spill.
-    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) variants.back() = {1, 16, 8, 1, 6, 1, true, units};
-    // Between 64 and 256 x 128, for matrices that give few tiles. Experts give enough.
-    if (!grouped && variants.back().out() > 128) variants.insert(variants.begin() + 2, {1, 16, 8, 1, 6, 1, true, units});
+    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) widest = {1, 16, 8, 1, 6, 1, true, units};
+    if (grouped) {
+      widest.feeds = true;
+      variants = {widest};
+    } else {
+      variants = {{1, 4, 8, 1, 6, 2, true, units}, {1, 8, 8, 1, 6, 2, true, units}};
+      // Between 64 and 256 x 128, for matrices that give few tiles.
+      if (widest.out() > 128) variants.push_back({1, 16, 8, 1, 6, 1, true, units});
+      variants.push_back(widest);
+    }
   } else if (ScalesAccumulator(layout) && layout.code_bits() == 8) {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 1}, {2, 8, 4, 2, 4, 1}};
   } else if (ScalesAccumulator(layout)) {
@@ -159,7 +163,7 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
   for (TileVariant& v : variants) {
     // As many stages as fit; fewer blocks where too few would.
     const int fewest = v.wgmma ? 3 : 2;
-    const auto fits = [&] { return static_cast<uint32_t>(v.stages) * StageBytes(layout, v) <= MostSharedBytes(arch, v.ctas_per_sm); };
+    const auto fits = [&] { return TileSharedBytes(layout, v, false, 1) <= MostSharedBytes(arch, v.ctas_per_sm); };
     for (const int stages = v.stages; !fits();) {
       if (v.stages > fewest) {
         --v.stages;
@@ -177,12 +181,13 @@ uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, bool ga
   const uint32_t pipeline = static_cast<uint32_t>(v.stages) * StageBytes(layout, v);
   const uint32_t turn = static_cast<uint32_t>(v.threads() / 32 * 16 * (v.m16 * (gated ? 8 : 16) + 4) * 4);
   const uint32_t sums = splits > 1 ? static_cast<uint32_t>(v.m16 * v.n8 * v.threads() * 16) : 0;
-  return std::max(pipeline, sums + turn);
+  // Where one warpgroup copies, the next tile's stages arrive while this one is being stored.
+  return v.feeds ? pipeline + turn : std::max(pipeline, sums + turn);
 }
 
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
   KernelSpec spec;
-  spec.function = v.wgmma ? "w4a16_linear_tile_sm90a" : "w4a16_linear_tile_sm80";
+  spec.function = v.feeds ? "w4a16_grouped_tile_sm90a" : v.wgmma ? "w4a16_linear_tile_sm90a" : "w4a16_linear_tile_sm80";
   spec.file = spec.function + ".cu";
   spec.defines = WeightDefines(layout, half,
                                {{"BF_M16", v.m16},
@@ -293,7 +298,7 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
   // Blocks stride over the tiles: their number is known on the device only.
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(device_->info().sms * found->ctas_per_sm);
-  shape.threads = static_cast<uint32_t>(found->threads());
+  shape.threads = static_cast<uint32_t>(found->block_threads());
   shape.shared_bytes = TileSharedBytes(weight_.form.layout, *found, gated_, 1);
   std::array<void*, 1> parameters = {&args};
   return Launch(kernels_[static_cast<size_t>(found - variants_.begin())], shape, stream, parameters);

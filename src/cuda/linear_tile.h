@@ -1,5 +1,5 @@
-// y = x . W^T by the tile kernels (src/cuda/kernels/w4a16_linear_tile_sm80.cu, _sm90a.cu): LinearTile for one matrix and any number of
-// rows, GroupedTile for rows that are sorted by expert, with an optional activation and router weight.
+// y = x . W^T by the tile kernels (src/cuda/kernels/w4a16_linear_tile_sm80.cu, _sm90a.cu, w4a16_grouped_tile_sm90a.cu): LinearTile for one
+// matrix and any number of rows, GroupedTile for rows that are sorted by expert, with an optional activation and router weight.
 //
 // Create compiles or loads every variant; Run picks one from the shapes alone and launches it on the stream: no allocation, no
 // compilation, no synchronisation, no workspace, so that it may be captured. Results are the same every time: each sum has one order, which
@@ -40,10 +40,13 @@ struct TileVariant {
   int ctas_per_sm;     ///< that the registers and shared memory must allow
   bool wgmma = false;  ///< w4a16_linear_tile_sm90a.cu; else w4a16_linear_tile_sm80.cu
   int units = 1;       ///< of K in a stage
+  bool feeds = false;  ///< with wgmma: w4a16_grouped_tile_sm90a.cu, where one more warpgroup copies and tiles of few rows cost less
 
   constexpr int out() const { return 16 * m16 * warps_m; }
   constexpr int tokens() const { return 8 * n8 * warps_n; }
+  /// Those that multiply.
   constexpr int threads() const { return 32 * warps_m * warps_n; }
+  constexpr int block_threads() const { return threads() + (feeds ? 128 : 0); }
 };
 
 /// Rows of x or y on the device: [rows][stride], 16-bit x of the type given to Create; y F32, BF16 or F16.

@@ -191,8 +191,9 @@ TEST(GroupedTile, ChoosesTilesNearTheMeanOfAnExpert) {
   const WeightOnDevice on_device(RandomWeight(schemes::kNvfp4, 8, 64, 64));
   auto tile = GroupedTile::Create(Gpu(), on_device.View(), DType::kBF16, nullptr);
   ASSERT_TRUE(tile) << tile.status().message();
-  EXPECT_EQ(tile->TileRows(1), 32);
-  EXPECT_EQ(tile->TileRows(8 * 40), 64);
+  const bool narrows_by_itself = Gpu().arch() == Arch{9, 0};
+  EXPECT_EQ(tile->TileRows(1), narrows_by_itself ? 128 : 32);
+  EXPECT_EQ(tile->TileRows(8 * 40), narrows_by_itself ? 128 : 64);
   EXPECT_EQ(tile->TileRows(8 * 5000), 128);
 }
 

@@ -19,7 +19,7 @@ namespace billfish::cuda {
 template <int kRowStep>
 class TileStore {
  public:
-  /// warp_row, warp_token: the warp's first in the tile.
+  /// shared: a buffer of every warp, and for split K all sums. warp_row, warp_token: the warp's first in the tile.
   __device__ TileStore(const LinearTileArgs& args, uint8_t* shared, int warp_row, int warp_token)
       : a_(args), shared_(shared), lane_(threadIdx.x % 32), warp_row_(warp_row), warp_token_(warp_token) {}
 
@@ -31,9 +31,16 @@ class TileStore {
       return;
     }
 #endif
+    StoreWarp(tile, sum);
+    __syncthreads();
+  }
+
+  /// The sums of a warp for its first kColumns blocks of tokens. Needs its own buffer alone: no barrier before or after.
+  template <int kColumns>
+  __device__ __forceinline__ void StoreWarp(const Tile& tile, const float (&sum)[kM16][kColumns][4]) {
     float* turn = reinterpret_cast<float*>(shared_) + threadIdx.x / 32 * kTurnTokens * kTurnStride;
 #pragma unroll
-    for (int n = 0; n < kN8; n += 2) {
+    for (int n = 0; n < kColumns; n += 2) {
       float pair[kM16][2][4];
 #pragma unroll
       for (int m = 0; m < kM16; ++m)
@@ -43,7 +50,6 @@ class TileStore {
           for (int i = 0; i < 4; ++i) pair[m][h][i] = sum[m][n + h][i];
       StoreTokens(tile, pair, turn, n * 8);
     }
-    __syncthreads();
   }
 
  private:

@@ -1,4 +1,4 @@
-// y[M,N] = x[M,K] . W[N,K]^T for many rows, dense or grouped by expert, on the asynchronous tensor cores of sm_90a.
+// y[M,N] = x[M,K] . W[N,K]^T for many rows, on the asynchronous tensor cores of sm_90a.
 //
 // As w4a16_linear_tile_sm80.cu, but a warpgroup multiplies kM16 blocks of 64 packed rows by all tokens of the tile at once: wgmma with the
 // decoded weight in registers and x in shared memory, so that no B fragments are loaded, and decoding runs while the tensor cores work on
@@ -23,7 +23,7 @@ namespace {
 
 using namespace billfish::cuda;
 
-static_assert(kWarpsM % 4 == 0 && kWarpsN == 1 && kStages >= 3);
+static_assert(!BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kStages >= 3);
 
 class GroupTileKernel {
  public:

@@ -55,6 +55,15 @@ __device__ __forceinline__ void GroupMma(float (&d)[kN8][4], const uint32_t (&a)
                  : BF_D8(0)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
                  : "memory");
+  } else if constexpr (kN8 == 12) {
+    asm volatile(
+        BF_WGMMA("96",
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
+                 "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47",
+                 "%48, %49, %50, %51", "%52", "%53")
+        : BF_D8(0), BF_D4(8)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
+        : "memory");
   } else if constexpr (kN8 == 16) {
     asm volatile(BF_WGMMA("128",
                           "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
@@ -77,7 +86,7 @@ __device__ __forceinline__ void GroupMma(float (&d)[kN8][4], const uint32_t (&a)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
                  : "memory");
   } else {
-    static_assert(kN8 == 4, "4, 8, 16 or 32 blocks of columns");
+    static_assert(kN8 == 4, "4, 8, 12, 16 or 32 blocks of columns");
   }
 }
 

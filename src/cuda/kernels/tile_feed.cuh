@@ -1,0 +1,135 @@
+// The warpgroup of a grouped tile kernel on sm_90a that brings the stages of shared memory: x and weight of kStageUnits units of K each.
+//
+//   x       64 columns at a time, [token][128 bytes], 16-byte chunk c of a row at c ^ (token % 8), which is the 128-byte swizzle of wgmma:
+//           by cp.async, since the rows of a tile may come from anywhere. Columns beyond K are zeros. Rows that no row of the tile is
+//           behind are whatever is there: they touch sums that are not stored alone.
+//   weight  the units of each of the tile's panels as they lie in memory: one bulk copy a panel
+//
+// The feeder waits for `empty` of a slot, and its copies arrive at `full`. It knows nothing of tiles' ends but what it copies, so that the
+// first stages of the next tile arrive while the last one is being stored.
+#pragma once
+
+#include "cuda/kernels/shared_barrier.cuh"
+#include "cuda/kernels/tile_shape.cuh"
+
+namespace billfish::cuda {
+
+/// full[s] has arrived once the stage may be read, empty[s] once nobody reads it any more.
+struct StageBarriers {
+  uint64_t full[kStages], empty[kStages];
+};
+
+/// Where a role is in its walk around the slots.
+struct StageTurn {
+  int slot = 0, round = 0;
+  __device__ __forceinline__ void Advance() {
+    if (++slot == kStages) slot = 0, ++round;
+  }
+};
+
+inline constexpr int kFeedThreads = 128;
+
+class TileFeed {
+  static constexpr int kRowsAtOnce = kFeedThreads / 8, kRowParts = kTokens / kRowsAtOnce;
+  static constexpr int kPanelBytes = kStageUnits * kUnitBytes;
+
+ public:
+  /// What completes a phase of `full`: the copies of x of each thread, and the bulk copies.
+  static constexpr int kArrivals = kFeedThreads + 1;
+
+  __device__ TileFeed(const LinearTileArgs& args, uint8_t* shared, int32_t* rows, StageBarriers* barriers)
+      : a_(args), shared_(shared), row_of_(rows), barriers_(barriers), thread_(threadIdx.x % kFeedThreads) {}
+
+  __device__ void Run(const Tile& tile) {
+    FindRows(tile);
+    // Panels beyond the last one repeat it: their sums are not stored.
+    const int panel = min(tile.out / kPanelRows + thread_ % kTilePanels, a_.panels - 1);
+    const uint8_t* weight = a_.weight + tile.expert * a_.expert_bytes + static_cast<int64_t>(panel) * a_.units * kUnitBytes;
+#pragma unroll 1
+    for (int step = tile.first_step; step < tile.end_step; ++step) {
+      if (turn_.round > 0) Await(&barriers_->empty[turn_.slot], turn_.round - 1);
+      const uint32_t to = SharedAddress(shared_) + turn_.slot * kStageBytes, full = SharedAddress(&barriers_->full[turn_.slot]);
+      if (thread_ == 0) ArriveExpecting(full, kTilePanels * kPanelBytes);
+      if (thread_ < kTilePanels) CopyWeight(weight, step, to + kBlocks * kXBlockBytes + thread_ * kPanelBytes, full);
+      if (a_.x_aligned && (step + 1) * kStageK <= a_.K) {
+        CopyRows(tile, step, to);
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full) : "memory");
+      } else {
+        CopyOddRows(step, shared_ + turn_.slot * kStageBytes);
+        CommitCopies();
+        WaitCopies<0>();
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        Arrive(full);
+      }
+      turn_.Advance();
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int TokenOf(int i) const { return thread_ / 8 + i * kRowsAtOnce; }
+
+  /// The row of x behind each token of the tile; tokens beyond the last row repeat it: their sums are not stored. The eight threads of a
+  /// token are one warp's.
+  __device__ __forceinline__ void FindRows(const Tile& tile) {
+    __syncwarp();
+    if (thread_ % 8 == 0) {
+#pragma unroll 1
+      for (int i = 0; i < kRowParts; ++i) {
+        const int r = tile.first_row + min(TokenOf(i), tile.rows - 1);
+        row_of_[TokenOf(i)] = a_.source != nullptr ? a_.source[r] : r;
+      }
+    }
+    __syncwarp();
+  }
+
+  /// Units beyond the last one repeat it: their columns of x are zeros.
+  __device__ __forceinline__ void CopyWeight(const uint8_t* weight, int step, uint32_t to, uint32_t full) const {
+    const int first = step * kStageUnits;
+    if (first + kStageUnits <= a_.units) {
+      CopyBulk(to, weight + static_cast<int64_t>(first) * kUnitBytes, kPanelBytes, full);
+      return;
+    }
+    for (int u = 0; u < kStageUnits; ++u) {
+      CopyBulk(to + u * kUnitBytes, weight + static_cast<int64_t>(min(first + u, a_.units - 1)) * kUnitBytes, kUnitBytes, full);
+    }
+  }
+
+  __device__ __forceinline__ void CopyRows(const Tile& tile, int step, uint32_t to) const {
+    const int64_t stride = a_.x_stride * 2;
+    const char* x = static_cast<const char*>(a_.x) + int64_t{2} * (step * kStageK + thread_ % 8 * 8);
+#pragma unroll
+    for (int i = 0; i < kRowParts; ++i) {
+      if (i * kRowsAtOnce >= tile.rows) break;
+      const char* from = x + row_of_[TokenOf(i)] * stride;
+      const uint32_t at = to + TokenOf(i) * 128 + (thread_ % 8 ^ TokenOf(i) % 8) * 16;
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b) CopyAsync16(at + b * kXBlockBytes, from + b * kBlockK * 2);
+    }
+  }
+
+  /// Columns beyond K are zeros: their codes are zeros, but what lies in memory there may be no number.
+  __device__ void CopyOddRows(int step, uint8_t* to) const {
+#pragma unroll 1
+    for (int p = 0; p < kRowParts * kBlocks; ++p) {
+      const int i = p / kBlocks, b = p % kBlocks, token = TokenOf(i);
+      const int column = step * kStageK + b * kBlockK + thread_ % 8 * 8, valid = min(max(a_.K - column, 0), 8);
+      const uint16_t* from = static_cast<const uint16_t*>(a_.x) + row_of_[token] * a_.x_stride + (valid > 0 ? column : 0);
+      uint8_t* at = to + b * kXBlockBytes + token * 128 + (thread_ % 8 ^ token % 8) * 16;
+      if (a_.x_aligned) {
+        CopyAsync16Zeroed(SharedAddress(at), from, valid * 2);
+      } else {
+#pragma unroll 1
+        for (int c = 0; c < 8; ++c) reinterpret_cast<uint16_t*>(at)[c] = c < valid ? from[c] : uint16_t{0};
+      }
+    }
+  }
+
+  const LinearTileArgs& a_;
+  uint8_t* shared_;
+  int32_t* row_of_;
+  StageBarriers* barriers_;
+  int thread_;
+  StageTurn turn_;
+};
+
+}  // namespace billfish::cuda
