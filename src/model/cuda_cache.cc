@@ -70,6 +70,7 @@ Result<CudaCache> CudaCache::Create(const ModelConfig& config, std::span<const f
   const std::vector<int32_t> zeros(static_cast<size_t>(words));
   BILLFISH_ASSIGN_OR_RETURN(cache.state, DeviceBuffer::Allocate(device, zeros.size() * sizeof(int32_t)));
   BILLFISH_RETURN_IF_ERROR(CopyTensor({cache.state.data(), DType::kI32, {words}, device}, {zeros.data(), DType::kI32, {words}}));
+  cache.begin_words.reserve(static_cast<size_t>(sequences + chunk));
   BILLFISH_RETURN_IF_ERROR(cache.ReserveRows(config, 1));
   BILLFISH_ASSIGN_OR_RETURN(const cuda::GpuDevice* gpu, cuda::GpuDevice::Get(device.index));
   BILLFISH_ASSIGN_OR_RETURN(cache.choices, cuda::PinnedBuffer::Allocate(*gpu, static_cast<size_t>(sequences) * sizeof(int32_t)));
@@ -107,15 +108,14 @@ Status CudaCache::ReserveRows(const ModelConfig& config, int64_t count) {
   return OkStatus();
 }
 
-Status CudaCache::Begin(std::span<const int32_t> tokens, std::span<const int64_t> lengths, CudaStream stream) const {
-  std::vector<int32_t> words;
-  words.reserve(lengths.size() + tokens.size());
-  for (const int64_t length : lengths) words.push_back(static_cast<int32_t>(length));
-  words.insert(words.end(), tokens.begin(), tokens.end());
+Status CudaCache::Begin(std::span<const int32_t> tokens, std::span<const int64_t> lengths, CudaStream stream) {
+  begin_words.clear();
+  for (const int64_t length : lengths) begin_words.push_back(static_cast<int32_t>(length));
+  begin_words.insert(begin_words.end(), tokens.begin(), tokens.end());
   BILLFISH_ASSIGN_OR_RETURN(const cuda::DriverApi* api, cuda::Driver());
   // The driver keeps a copy of pageable memory before it returns.
-  return cuda::Check(api->MemcpyHtoDAsync(reinterpret_cast<cuda::CUdeviceptr>(positions()), words.data(), words.size() * sizeof(int32_t),
-                                          static_cast<cuda::CUstream>(stream)),
+  return cuda::Check(api->MemcpyHtoDAsync(reinterpret_cast<cuda::CUdeviceptr>(positions()), begin_words.data(),
+                                          begin_words.size() * sizeof(int32_t), static_cast<cuda::CUstream>(stream)),
                      "copying token ids to the device");
 }
 

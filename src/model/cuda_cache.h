@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <vector>
 
 #include "billfish/cuda.h"
 #include "billfish/model.h"
@@ -49,7 +50,8 @@ struct CudaCache {
   cuda::PinnedBuffer choices;  ///< [sequences] int32 on the host: argmax_ids once a greedy call has ended
   cuda::PinnedBuffer rows;     ///< host_rows rows of logits on the host
   int64_t host_rows = 0;
-  Stream recorder;  ///< records decode steps, never runs them
+  std::vector<int32_t> begin_words;  ///< what Begin copies: kept, so that a decode step allocates nothing
+  Stream recorder;                   ///< records decode steps, never runs them
   struct Step {
     int64_t first, rows;  ///< one token of each of these sequences, logits to scratch.logits
     bool greedy;          ///< then also the choices
@@ -66,7 +68,7 @@ struct CudaCache {
   /// Memory of the host for so many rows of logits.
   Status ReserveRows(const ModelConfig& config, int64_t count);
   /// Places ids and the positions of all sequences, their lengths, where the kernels read them.
-  Status Begin(std::span<const int32_t> ids, std::span<const int64_t> lengths, CudaStream stream) const;
+  Status Begin(std::span<const int32_t> ids, std::span<const int64_t> lengths, CudaStream stream);
 
   uint16_t* Keys(int64_t layer, int64_t sequence) const {
     return reinterpret_cast<uint16_t*>(memory.data()) + (layer * 2 * sequences + sequence) * sequence_values;
