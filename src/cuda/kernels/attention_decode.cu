@@ -45,22 +45,18 @@ struct Shared {
   }
   __device__ __forceinline__ uint16_t* NewKey() const { return Query(kAttentionRows); }
   __device__ __forceinline__ uint16_t* NewValue() const { return Query(kAttentionRows + 1); }
-  // Of block `rank` for the rows of this one, which has one in gridDim.x of them.
-  __device__ __forceinline__ float* Inbox(int rank, int slot) const {
-    return reinterpret_cast<float*>(Query(kAttentionRows + 2)) + (rank * (kAttentionRows / static_cast<int>(gridDim.x)) + slot) * kHeadDim;
-  }
-  __device__ __forceinline__ float2* InboxTotals(int rank, int slot) const {
-    return reinterpret_cast<float2*>(reinterpret_cast<float*>(Query(kAttentionRows + 2)) + kAttentionRows * kHeadDim) +
-           rank * (kAttentionRows / static_cast<int>(gridDim.x)) + slot;
-  }
+  // Number `i` of what the blocks of the cluster send for the rows of this one.
+  __device__ __forceinline__ float* Inbox(int i) const { return reinterpret_cast<float*>(Query(kAttentionRows + 2)) + i * kHeadDim; }
+  __device__ __forceinline__ float2* InboxTotals(int i) const { return reinterpret_cast<float2*>(Inbox(kAttentionRows)) + i; }
 };
 
 // What this block does.
 struct Work {
-  int token, rank, blocks, group, tile;      // the grid's places
+  int token, rank, blocks, group, tile;      // the grid's places; `blocks` are those of a cluster that take part
   int kv_head, first_row, first_head, rows;  // query heads first_head .. first_head + rows
   int last, low;                             // the places of the sequence that the token sees
   int groups, from, end;                     // this cluster's chunks
+  int blocks_log2;
   // Divisions are slow, and most calls need none.
   __device__ __forceinline__ Work(const AttentionDecodeArgs& args)
       : token(blockIdx.z), rank(blockIdx.x), blocks(gridDim.x), group(0), tile(blockIdx.y) {
@@ -77,20 +73,25 @@ struct Work {
     const int begin = low / kChunk, chunks = last / kChunk - begin + 1, round = blocks * kWarps * kRounds;
     int share = chunks;
     groups = 1;
-    if (args.groups > 1 && chunks > round) {
+    if (chunks <= kWarps) {
+      blocks = 1;  // its warps have one each, and nothing to wait for
+    } else if (args.groups > 1 && chunks > round) {
       const int wanted = min(args.groups, (chunks + round - 1) / round);
       share = (chunks + wanted - 1) / wanted, groups = (chunks + share - 1) / share;
     }
     from = begin + group * share, end = min(from + share, begin + chunks);
+    blocks_log2 = 31 - __clz(blocks);
   }
   __device__ __forceinline__ int Newest() const { return last / kChunk; }
   // One block of a cluster per tile of heads has the chunk of the new key.
-  __device__ __forceinline__ bool HasNewest() const { return end == Newest() + 1 && (Newest() - from) % blocks == rank; }
+  __device__ __forceinline__ bool HasNewest() const { return end == Newest() + 1 && ((Newest() - from) & (blocks - 1)) == rank; }
   // Blocks of the cluster and warps of this block that have a chunk: the first ones.
   __device__ __forceinline__ int ActiveBlocks() const { return min(blocks, end - from); }
-  __device__ __forceinline__ int ActiveWarps() const { return min(kWarps, (end - from - rank + blocks - 1) / blocks); }
-  // Rows that this block finishes.
-  __device__ __forceinline__ int OwnRows() const { return rank < rows ? (rows - rank + blocks - 1) / blocks : 0; }
+  __device__ __forceinline__ int ActiveWarps() const { return min(kWarps, (end - from - rank + blocks - 1) >> blocks_log2); }
+  // The place of what block `from_rank` sends for the row in a slot of the block that gets it.
+  __device__ __forceinline__ int Inbox(int from_rank, int slot) const { return (from_rank * kAttentionRows >> blocks_log2) + slot; }
+  // Rows that this block finishes: rank, rank + blocks, ...
+  __device__ __forceinline__ int OwnRows() const { return rank < rows ? (rows - rank + blocks - 1) >> blocks_log2 : 0; }
 };
 
 // Begins the copy of a chunk of keys, then values, to a warp's memory. Places from the new one on become zero.
@@ -158,7 +159,7 @@ __device__ __forceinline__ void MakeHeads(const AttentionDecodeArgs& args, const
     for (int step = kHeadLanes / 2; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
     if (!works) continue;
     if (is_query ? args.q_norm != nullptr : is_key && args.k_norm != nullptr) {
-      const float factor = 1.0f / sqrtf(squares / static_cast<float>(kHeadDim) + args.eps);
+      const float factor = rsqrtf(squares / static_cast<float>(kHeadDim) + args.eps);
       a = Scaled(a, is_query ? rotation.q_a : rotation.k_a, factor), b = Scaled(b, is_query ? rotation.q_b : rotation.k_b, factor);
     }
     if (is_query || is_key) {
@@ -251,7 +252,7 @@ __device__ __forceinline__ bool EndsLast(const AttentionDecodeArgs& args, const 
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    const int bits = 32 / work.blocks, shift = work.rank * bits;
+    const int bits = 32 >> work.blocks_log2, shift = work.rank * bits;
     const uint32_t before = static_cast<uint32_t>(atomicAdd(arrivals, 1 << shift)) >> shift;
     is_last = static_cast<int>(bits == 32 ? before : before & ((1u << bits) - 1)) == work.groups - 1;
     if (is_last) atomicSub(arrivals, work.groups << shift);
@@ -290,14 +291,15 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
   AllowDependents();
   const Work work(args);
   PrefetchSoon(args);
-  if (work.group >= work.groups) return;  // the whole cluster
+  if (work.group >= work.groups || work.rank >= work.blocks) return;
+  const bool alone = work.blocks == 1;
   const bool active = work.from + work.rank < work.end;
   const int64_t cache = work.token * args.slot_stride + work.kv_head * args.capacity * kHeadDim;
   const uint32_t at = SharedAddress(shared.Chunk(warp));
   const int first = work.from + work.rank + work.blocks * warp;
   if (first < work.end) FetchChunk(at, args.keys + cache, args.values + cache, first, work.last, lane);
   const int own = work.OwnRows();
-  mailbox.Open(own * work.ActiveBlocks() * (kHeadDim * 4 + 8));
+  if (!alone) mailbox.Open(own * work.ActiveBlocks() * (kHeadDim * 4 + 8));
   if (active) {
     const int pair = static_cast<int>(threadIdx.x) % kHeadLanes * 4;
     const Rotation rotation(args, work.last, pair);
@@ -346,36 +348,44 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
   } else {
     WaitForPredecessor();
   }
-  Mailbox::AwaitOthers();
+  if (!alone) Mailbox::AwaitOthers();
+  const GroupParts parts(args, work);
+  const auto store = [&](int row, int d, float4 v, float2 total) {
+    if (work.groups == 1) {
+      StoreRow(args, work, row, d, v, total);
+    } else {
+      *parts.Values(work.group, row, d) = v;
+      if (d == 0) *parts.Totals(work.group, row) = total;
+    }
+  };
   if (active) {
     const int count = work.ActiveWarps();
     for (int row = warp; row < work.rows; row += kWarps) {
-      const int to = row % work.blocks, slot = row / work.blocks;
+      const int to = row & (work.blocks - 1), place = work.Inbox(work.rank, row >> work.blocks_log2);
       const Weights<kWarps> weights(count, [&](int s) { return shared.PartTotals(s)[row]; });
       for (int d = lane * 4; d < kHeadDim; d += 128) {
         const float4 v =
             weights.Sum(count, [&](int s) { return *reinterpret_cast<const float4*>(shared.Part(s) + row * kPartStride + d); });
-        mailbox.Send(reinterpret_cast<float4*>(shared.Inbox(work.rank, slot) + d), to, v);
+        if (alone) {
+          store(row, d, v, weights.total);
+        } else {
+          mailbox.Send(reinterpret_cast<float4*>(shared.Inbox(place) + d), to, v);
+        }
       }
-      if (lane == 0) mailbox.Send(shared.InboxTotals(work.rank, slot), to, weights.total);
+      if (lane == 0 && !alone) mailbox.Send(shared.InboxTotals(place), to, weights.total);
     }
   }
   if (own == 0) return;
-  mailbox.Await();
-  const GroupParts parts(args, work);
-  const int count = work.ActiveBlocks();
-  for (int slot = warp; slot < own; slot += kWarps) {
-    const int row = work.rank + slot * work.blocks;
-    const Weights<kMostBlocks> weights(count, [&](int s) { return *shared.InboxTotals(s, slot); });
-    for (int d = lane * 4; d < kHeadDim; d += 128) {
-      const float4 v = weights.Sum(count, [&](int s) { return *reinterpret_cast<const float4*>(shared.Inbox(s, slot) + d); });
-      if (work.groups == 1) {
-        StoreRow(args, work, row, d, v, weights.total);
-      } else {
-        *parts.Values(work.group, row, d) = v;
+  if (!alone) {
+    mailbox.Await();
+    const int count = work.ActiveBlocks();
+    for (int slot = warp; slot < own; slot += kWarps) {
+      const Weights<kMostBlocks> weights(count, [&](int s) { return *shared.InboxTotals(work.Inbox(s, slot)); });
+      for (int d = lane * 4; d < kHeadDim; d += 128) {
+        const float4 v = weights.Sum(count, [&](int s) { return *reinterpret_cast<const float4*>(shared.Inbox(work.Inbox(s, slot)) + d); });
+        store(work.rank + slot * work.blocks, d, v, weights.total);
       }
     }
-    if (work.groups > 1 && lane == 0) *parts.Totals(work.group, row) = weights.total;
   }
   if (work.groups == 1 || !EndsLast(args, work)) return;
   for (int slot = warp; slot < own; slot += kWarps) MergeGroups(args, work, parts, work.rank + slot * work.blocks, lane);
