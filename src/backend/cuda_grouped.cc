@@ -98,7 +98,7 @@ class CudaGrouped final : public Kernel {
 
  private:
   static constexpr int64_t kDecodeMean = 8;  // rows an expert up to which weights are streamed
-  static constexpr int64_t kLeastTile = 8;   // rows of the smallest tile
+  static constexpr int64_t kLeastTile = 2;   // rows of the smallest tile
 
   // Host memory that the caller may reuse at once: the driver has read it when the call returns.
   static Status Send(void* to, const void* from, size_t bytes, cuda::CUstream stream) {

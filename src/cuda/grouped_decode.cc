@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "core/status_macros.h"
 #include "cuda/weight_defines.h"
@@ -45,17 +46,88 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
   return variant;
 }
 
+// Tokens of a call whose kernels are to start soon rather than to stream fast.
+constexpr int64_t kFewTokens = 2;
+
+constexpr int kPhaseItems = 32;  // whose sums may wait for the next phase of K, at most
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Sums of an item.
+int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
+
+// Dynamic shared memory of a CTA: what the system's and its static part leave.
+int StreamRoom(Arch arch, const StreamVariant& v) { return (SharedOfSm(arch) / v.blocks - 3072 - v.warps * ItemBytes(v)) / 16 * 16; }
+
+int StreamRingBytes(const TileLayout& layout, const StreamVariant& v) {
+  return v.warps * v.stages * GroupedStepUnits(layout, v.row_blocks) * layout.unit_bytes() * v.row_blocks / 4;
+}
+
+int StepsOfK(const TileForm& form, const StreamVariant& v) {
+  return static_cast<int>(DivideUp(form.units, GroupedStepUnits(form.layout, v.row_blocks)));
+}
+
+// Of a row of x in shared memory: so many steps, and 16 bytes more, so that rows lie in different banks.
+int RowBytes(const TileLayout& layout, const StreamVariant& v, int steps) {
+  return steps * GroupedStepUnits(layout, v.row_blocks) * layout.unit_k() * 2 + 16;
+}
+
+// Rings take two thirds of the room at most, rows of x the rest; fewer CTAs an SM where not even a short ring would fit. A CTA alone on its
+// SM has enough on its way with half of the memory; the rest is better used for rows of x.
+StreamVariant FitStream(const TileLayout& layout, Arch arch, StreamVariant v) {
+  constexpr int kShortest = 3, kDeepest = 6;
+  v.stages = 1;
+  const int stage = StreamRingBytes(layout, v);
+  for (;; --v.blocks) {
+    v.stages = std::min({StreamRoom(arch, v) * 2 / 3 / stage, SharedOfSm(arch) / 2 / stage, kDeepest});
+    if (v.stages >= kShortest || v.blocks == 1) break;
+  }
+  v.stages = std::max(v.stages, 2);
+  return v;
+}
+
 ActivationKind KindOf(const Activation* activation) {
   return activation == nullptr ? ActivationKind::kNone : static_cast<ActivationKind>(activation->kind);
 }
 
 }  // namespace
 
+std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch) {
+  std::vector<StreamVariant> variants;
+  for (const int rows : {8, 16}) {
+    const size_t before = variants.size();
+    for (const int row_blocks : {4, 2, 1}) {
+      // Most work is done in large items; of few items small ones are more even. Sums of 16 rows take as many registers as those of 8
+      // rows of twice as many weights.
+      if (rows == 16 && (row_blocks == 4 || (row_blocks == 1 && variants.size() > before))) continue;
+      const StreamVariant variant = FitStream(layout, arch, {rows, row_blocks, 12, 0, rows == 8 && row_blocks == 1 ? 2 : 1});
+      if (row_blocks == 1 || variant.stages >= 3) variants.push_back(variant);
+    }
+  }
+  return variants;
+}
+
+KernelSpec StreamSpec(const TileLayout& layout, Arch arch, const StreamVariant& variant, bool half, ActivationKind activation) {
+  KernelSpec spec;
+  spec.file = "w4a16_grouped_stream_sm80.cu";
+  spec.function = "w4a16_grouped_stream";
+  spec.defines = WeightDefines(layout, half,
+                               {{"BF_ROWS", variant.rows},
+                                {"BF_ROW_BLOCKS", variant.row_blocks},
+                                {"BF_WARPS", variant.warps},
+                                {"BF_STAGES", variant.stages},
+                                {"BF_BLOCKS", variant.blocks},
+                                {"BF_ACTIVATION", static_cast<int>(activation)}});
+  spec.shared_bytes = static_cast<uint32_t>(StreamRoom(arch, variant));
+  spec.hot = true;
+  return spec;
+}
+
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch) {
   // Units of 128 columns take more registers, with zero points or on sm_100 and up more still.
   const bool wide = layout.unit_k() == 128;
   const int most = wide && (arch.major >= 10 || layout.zeros) ? 3 : 4;
-  return {Fit(layout, arch, {8, 1, 4, 0, most}), Fit(layout, arch, {8, 1, 8, 0, most / 2}), Fit(layout, arch, {16, 1, 4, 0, wide ? 2 : 3})};
+  return {Fit(layout, arch, {8, 1, 4, 0, most}), Fit(layout, arch, {8, 1, 8, 0, most / 2})};
 }
 
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation) {
@@ -103,10 +175,17 @@ Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileV
   decode.gated_ = gated;
   decode.activated_ = activation != nullptr;
   if (activation != nullptr) decode.parameters_ = {activation->limit, activation->alpha, activation->beta};
+  const TileLayout& layout = weight.form.layout;
+  for (const StreamVariant& variant : StreamVariants(layout, device.arch())) {
+    const KernelSpec spec = StreamSpec(layout, device.arch(), variant, x_dtype == DType::kF16, KindOf(activation));
+    BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
+    const int room = StreamRoom(device.arch(), variant) - StreamRingBytes(layout, variant);
+    decode.variants_.push_back({variant, std::move(kernel), room / RowBytes(layout, variant, StepsOfK(weight.form, variant))});
+  }
   for (const DecodeVariant& variant : DecodeVariants(weight.form.layout, device.arch())) {
     const KernelSpec spec = DecodeSpec(weight.form.layout, variant, x_dtype == DType::kF16, KindOf(activation));
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
-    decode.variants_.push_back({variant, std::move(kernel)});
+    decode.few_.push_back({variant, std::move(kernel)});
   }
   if (activation == nullptr) {
     decode.token_variant_ = TokenVariantOf(weight.form.layout);
@@ -118,29 +197,47 @@ Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileV
 
 int GroupedDecode::TileRows(int64_t rows) const {
   // Experts with more rows than a tile are read again, from L2: few of them may have more than twice the mean.
-  const int64_t mean = (rows + weight_.form.E - 1) / weight_.form.E;
-  for (const Loaded& loaded : variants_) {
-    if (5 * loaded.variant.rows >= 8 * mean) return loaded.variant.rows;
+  const int64_t mean = DivideUp(rows, weight_.form.E);
+  for (const int wanted : {8, 16}) {
+    if (5 * wanted < 8 * mean) continue;
+    // Rather a few rows less than to go through K in phases.
+    int most = 0;
+    for (const LoadedStream& loaded : variants_) most = std::max(most, std::min({loaded.most_rows, loaded.variant.rows, wanted}));
+    return 5 * most >= 8 * mean ? most : wanted;
   }
   return variants_.back().variant.rows;
 }
 
-// The fewest rows that hold a tile; of these the variant with more warps a block where the items would leave multiprocessors idle and K
-// is long enough to share out.
-const GroupedDecode::Loaded* GroupedDecode::Choose(const DecodeWork& work) const {
-  const Loaded* chosen = nullptr;
-  for (const Loaded& loaded : variants_) {
-    const DecodeVariant& v = loaded.variant;
+// The variant with the least time, in row blocks of the SM with the most items.
+const GroupedDecode::LoadedStream* GroupedDecode::Choose(const DecodeWork& work) const {
+  const auto E = static_cast<double>(weight_.form.E), slots = static_cast<double>(work.slots);
+  const double experts = E * (1 - std::pow(1 - 1 / E, slots));  // of a random routing
+  const auto rows = static_cast<int>(std::min<int64_t>(work.tile_rows, work.slots));
+  const LoadedStream* chosen = nullptr;
+  double least = 0;
+  for (const LoadedStream& loaded : variants_) {
+    const StreamVariant& v = loaded.variant;
     if (v.rows < work.tile_rows) continue;
-    if (chosen == nullptr) {
-      chosen = &loaded;
-      continue;
-    }
-    if (v.rows != chosen->variant.rows) break;
-    const int64_t items = MostTiles(work.slots, weight_.form.E, v.rows) * ((weight_.form.panels + v.panels - 1) / v.panels);
-    if (items <= 2 * device_->info().sms && weight_.form.units >= 3 * v.warps) chosen = &loaded;
+    const double items = experts * static_cast<double>(weight_.form.panels) * 4 / v.row_blocks;
+    // Small items spread more evenly and start sooner; large ones cost less a byte.
+    double cost = std::ceil(items / (device_->info().sms * v.blocks)) * v.blocks * v.row_blocks;
+    cost = v.row_blocks == 1 ? 1.4 * cost : v.row_blocks == 2 ? 1.02 * cost + 12 : cost + 13;
+    if (v.rows > 8) cost *= 1.1;
+    if (loaded.most_rows < rows) cost *= 1.05;
+    if (chosen == nullptr || cost < least) chosen = &loaded, least = cost;
   }
   return chosen;
+}
+
+// The variant with more warps a block where the items would leave multiprocessors idle and K is long enough to share out.
+const GroupedDecode::Loaded& GroupedDecode::ChooseFew(const DecodeWork& work) const {
+  const Loaded* chosen = &few_.front();
+  for (const Loaded& loaded : few_) {
+    const DecodeVariant& v = loaded.variant;
+    const int64_t items = MostTiles(work.slots, weight_.form.E, work.tile_rows) * DivideUp(weight_.form.panels, v.panels);
+    if (items <= 2 * device_->info().sms && weight_.form.units >= 3 * v.warps) chosen = &loaded;
+  }
+  return *chosen;
 }
 
 GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const {
@@ -168,30 +265,63 @@ GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x
   args.top_k = static_cast<int32_t>(work.top_k);
   args.first_expert = static_cast<int32_t>(work.first_expert);
   args.E = static_cast<int32_t>(form.E);
+  args.tile_rows = work.tile_rows;
   args.gather = work.gather ? 1 : 0;
   args.early_weights = work.overlapped ? 1 : 0;
   args.activation = parameters_;
   return args;
 }
 
-Status GroupedDecode::LaunchOn(const GroupedDecodeArgs& args, const DecodeWork& work, CUstream stream) const {
-  const Loaded* loaded = Choose(work);
+Status GroupedDecode::LaunchOn(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const {
+  if (work.ids != nullptr && work.slots <= kFewTokens * work.top_k) return LaunchFew(args, work, stream);
+  const LoadedStream* loaded = Choose(work);
   if (loaded == nullptr) {
     return {ErrorCode::kInvalidArgument, fmt::format("grouped decode got tiles of {} rows; it has kernels for at most {}", work.tile_rows,
                                                      variants_.back().variant.rows)};
   }
-  const DecodeVariant& variant = loaded->variant;
+  const StreamVariant& v = loaded->variant;
   const TileForm& form = weight_.form;
-  const int64_t items = MostTiles(work.slots, form.E, variant.rows) * ((form.panels + variant.panels - 1) / variant.panels);
-  const int64_t resident = static_cast<int64_t>(device_->info().sms) * variant.blocks;
+  const int ring = StreamRingBytes(form.layout, v), room = StreamRoom(device_->arch(), v) - ring;
+  const auto needed = static_cast<int>(std::min<int64_t>(work.tile_rows, work.slots));
+  const int steps = StepsOfK(form, v);
+  const int64_t tiles = MostTiles(work.slots, form.E, work.tile_rows), items = tiles * form.panels * 4 / v.row_blocks;
+  const int64_t resident = int64_t{device_->info().sms} * v.blocks;
+  const int64_t ctas = std::max(std::clamp<int64_t>(items, 1, resident), DivideUp(tiles, int64_t{kMostStreamTiles - 2}));
+  // Sums of an item wait for the next phase of K: better those of all items of a CTA, with fewer columns of x at a time.
+  const int64_t all_items = std::min(DivideUp(items, ctas), int64_t{kPhaseItems});
+  const int most_waiting = static_cast<int>(std::clamp<int64_t>(room / 3 / ItemBytes(v), 1, all_items)) * ItemBytes(v);
+  int waiting = 0;
+  args.phase_steps = steps;
+  args.x_row_bytes = RowBytes(form.layout, v, steps);
+  for (int phases = 2; needed * args.x_row_bytes + waiting > room && args.phase_steps > 1; ++phases) {
+    args.phase_steps = static_cast<int32_t>(DivideUp(steps, phases));
+    args.x_row_bytes = RowBytes(form.layout, v, args.phase_steps);
+    waiting = most_waiting;
+  }
+  args.x_rows = static_cast<int32_t>(std::min<int64_t>((room - waiting) / args.x_row_bytes, work.slots));
+  args.round_items = waiting > 0 ? waiting / ItemBytes(v) : INT32_MAX / 2;
+  LaunchShape shape;
+  shape.grid_x = static_cast<uint32_t>(ctas);
+  shape.threads = static_cast<uint32_t>(v.warps * 32);
+  shape.shared_bytes = static_cast<uint32_t>(ring + args.x_rows * args.x_row_bytes + waiting);
+  shape.dependent = device_->arch().major >= 9;
+  std::array<void*, 1> parameters = {&args};
+  return Launch(loaded->kernel, shape, stream, parameters);
+}
+
+Status GroupedDecode::LaunchFew(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const {
+  const Loaded& loaded = ChooseFew(work);
+  const DecodeVariant& variant = loaded.variant;
+  const TileForm& form = weight_.form;
+  const int64_t items = MostTiles(work.slots, form.E, work.tile_rows) * DivideUp(form.panels, variant.panels);
+  const int64_t resident = int64_t{device_->info().sms} * variant.blocks;
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(std::clamp<int64_t>(items, 1, resident));
   shape.threads = static_cast<uint32_t>(variant.warps * 32);
   shape.shared_bytes = static_cast<uint32_t>(RingBytes(form.layout, variant));
   shape.dependent = device_->arch().major >= 9;
-  GroupedDecodeArgs copy = args;
-  std::array<void*, 1> parameters = {&copy};
-  return Launch(loaded->kernel, shape, stream, parameters);
+  std::array<void*, 1> parameters = {&args};
+  return Launch(loaded.kernel, shape, stream, parameters);
 }
 
 Status GroupedDecode::LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const {
@@ -242,8 +372,15 @@ void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
   constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
   for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
+    for (const StreamVariant& variant : StreamVariants(layout, arch)) {
+      const bool common = variant.rows == 8 && variant.row_blocks != 2;
+      if (!common && !(layout.scale == TileScale::kE8M0 && arch.major == 9)) continue;
+      for (const ActivationKind activation : {ActivationKind::kNone, ActivationKind::kSwiglu}) {
+        specs.push_back(StreamSpec(layout, arch, variant, false, activation));
+      }
+    }
     for (const DecodeVariant& variant : DecodeVariants(layout, arch)) {
-      const bool common = variant.rows == 8 && variant.warps == 4;
+      const bool common = variant.warps == 4;
       if (!common && !(layout.scale == TileScale::kE8M0 && arch.major == 9)) continue;
       for (const ActivationKind activation : {ActivationKind::kNone, ActivationKind::kSwiglu}) {
         specs.push_back(DecodeSpec(layout, variant, false, activation));

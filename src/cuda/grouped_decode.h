@@ -1,4 +1,5 @@
-// GroupedDecode: out[r] = act(W[e] x[source[r]] + b[e]) for few rows an expert, by src/cuda/kernels/w4a16_grouped_decode_sm80.cu.
+// GroupedDecode: out[r] = act(W[e] x[source[r]] + b[e]) for few rows an expert, by src/cuda/kernels/w4a16_grouped_stream_sm80.cu or, for
+// the slots of one token or two, w4a16_grouped_decode_sm80.cu.
 //
 // Create compiles or loads every variant; Run picks one by the tile rows of the call and launches it: no allocation, no compilation, no
 // synchronisation. Results depend on the routing alone. Objects may be used by several threads and streams at once.
@@ -16,8 +17,18 @@
 
 namespace billfish::cuda {
 
+/// Of w4a16_grouped_stream_sm80.cu.
+struct StreamVariant {
+  int rows;        ///< of a tile, at most: 8 or 16
+  int row_blocks;  ///< 16-row blocks of an item
+  int warps;       ///< of a CTA
+  int stages;      ///< steps in a warp's ring
+  int blocks;      ///< CTAs an SM
+};
+
+/// Of w4a16_grouped_decode_sm80.cu.
 struct DecodeVariant {
-  int rows;    ///< of a tile, at most: 8, 16, 32
+  int rows;    ///< of a tile, at most
   int panels;  ///< that a block works on at a time
   int warps;   ///< of a block, which split the units of an item
   int stages;  ///< units in a warp's ring
@@ -80,20 +91,30 @@ class GroupedDecode {
     DecodeVariant variant;
     LoadedKernel kernel;
   };
+  struct LoadedStream {
+    StreamVariant variant;
+    LoadedKernel kernel;
+    int most_rows;  ///< of x that fit in shared memory
+  };
   GroupedDecodeArgs Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const;
-  const Loaded* Choose(const DecodeWork& work) const;
+  const Loaded& ChooseFew(const DecodeWork& work) const;
+  const LoadedStream* Choose(const DecodeWork& work) const;
   Status LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const;
-  Status LaunchOn(const GroupedDecodeArgs& args, const DecodeWork& work, CUstream stream) const;
+  Status LaunchFew(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
+  Status LaunchOn(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
 
   const GpuDevice* device_ = nullptr;
   TileView weight_;
   ActivationParameters parameters_;
   bool gated_ = false, activated_ = false;
-  std::vector<Loaded> variants_;  ///< by rising rows, then warps
+  std::vector<LoadedStream> variants_;  ///< by rising rows
+  std::vector<Loaded> few_;             ///< by rising warps
   TokenVariant token_variant_{};
   LoadedKernel token_kernel_;  ///< without an activation
 };
 
+std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch);
+KernelSpec StreamSpec(const TileLayout& layout, Arch arch, const StreamVariant& variant, bool half, ActivationKind activation);
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch);
 TokenVariant TokenVariantOf(const TileLayout& layout);
 KernelSpec TokenSpec(const TileLayout& layout, Arch arch, bool half);

@@ -72,6 +72,14 @@ BILLFISH_HD constexpr int64_t MostTiles(int64_t slots, int64_t E, int64_t tile_r
 /// Slots that a grouped decode kernel sorts by itself, in every block, instead of reading what the sort wrote.
 inline constexpr int kDirectSlots = 32;
 
+/// Tiles that a CTA of the kernel w4a16_grouped_stream has work of at most.
+inline constexpr int kMostStreamTiles = 64;
+
+/// Units of its steps, which a warp takes at a time: 4-bit units of 64 columns go in pairs, but for whole panels.
+BILLFISH_HD constexpr int GroupedStepUnits(const TileLayout& layout, int row_blocks) {
+  return layout.code_bits() == 4 && layout.unit_k() == 64 && row_blocks <= 2 ? 2 : 1;
+}
+
 /// Grouped linear for few rows an expert: out[r] = act(W[e] x[source[r]] + bias[e]) for the sorted rows r of each expert e.
 struct GroupedDecodeArgs {
   const uint8_t* weight = nullptr;   ///< units in the layout of the kernel
@@ -83,13 +91,17 @@ struct GroupedDecodeArgs {
   int64_t expert_bytes = 0;  ///< from one expert's units to the next
   int32_t N = 0, K = 0;      ///< N: columns of out to write
   int32_t panels = 0, units = 0;
-  int32_t x_aligned = 1;  ///< rows of x start at multiples of 16 bytes and may be read 16 at a time
+  int32_t x_rows = 0, x_row_bytes = 0;  ///< room for rows of x in shared memory, and its bytes a row, an odd multiple of 16
+  int32_t phase_steps = 0;              ///< steps along K whose columns of x are in shared memory together
+  int32_t round_items = 0;              ///< items whose sums may wait there for the next phase; no limit where there is one phase
+  int32_t x_aligned = 1;                ///< rows of x start at multiples of 16 bytes and may be read 16 at a time
   // Work: the list of the sort, or, with ids, at most kDirectSlots slots that the kernel sorts itself.
   const TileWork* work = nullptr;
   const int32_t* work_count = nullptr;
   const int32_t* source = nullptr;  ///< row of x for a sorted row; null: the sorted row itself
   const int32_t* ids = nullptr;     ///< [slots] or null
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
+  int32_t tile_rows = 8;      ///< with ids: most rows of a tile
   int32_t gather = 0;         ///< with ids: x has a row a token (1) or a row a sorted row (0)
   int32_t early_weights = 0;  ///< everything but x was written before the previous kernel began: read weights ahead of its end
   ActivationParameters activation;

@@ -143,7 +143,9 @@ Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream s
   work.slots = call.T * call.top_k;
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
-  work.tile_rows = decode_gate_up_->TileRows(work.slots);
+  // Tokens have different experts, but for odd callers: then an expert has several tiles.
+  work.tile_rows =
+      static_cast<int>(std::min<int64_t>(std::min(decode_gate_up_->TileRows(work.slots), decode_down_->TileRows(work.slots)), call.T));
   work.ids = call.ids;
   work.gather = true;
   BILLFISH_RETURN_IF_ERROR(decode_gate_up_->RunGateUp(work, call.x, call.x_stride, parts.h, h_stride, parts.arrivals, Arrivals(), stream));
@@ -196,7 +198,7 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   work.slots = slots;
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
-  work.tile_rows = decode_gate_up_->TileRows(slots);
+  work.tile_rows = std::min(decode_gate_up_->TileRows(slots), decode_down_->TileRows(slots));
   BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, stream));
   work.work = parts.work;
   work.work_count = parts.work_count;
