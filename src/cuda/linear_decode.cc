@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
@@ -57,7 +56,8 @@ int64_t SharedBytes(const TileForm& form, const LinearDecodeVariant& v, int64_t 
          (v.stream_x ? 0 : M * XRowBytes(form.layout, steps, splits_log2));
 }
 
-// How many clusters of this size the device runs at the same time: it is cut into parts whose sizes no cluster size need divide.
+// How many clusters of this size the device runs at the same time with v.blocks CTAs an SM: it is cut into parts whose sizes no cluster
+// size need divide.
 Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, const LinearDecodeVariant& v, int size, int64_t shared) {
   const int ctas = device.info().sms * v.blocks;
   if (size == 1) return ctas;
@@ -77,24 +77,24 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
                                  1};
   int clusters = 0;
   BILLFISH_RETURN_IF_ERROR(Check(api->OccupancyMaxActiveClusters(&clusters, kernel.function, &config), "counting clusters that fit"));
-  return clusters;
+  return std::min(clusters, ctas / size);
 }
 
 // Microseconds of a call on an H200, fitted to measurements; only the ratios matter. `blocks` of rows and `slice` steps are the most that a
 // CTA has, `per_sm` the CTAs of the fullest SM: its share of the weight in whole steps of each warp, its copies of x, and the meetings of
-// clusters at the end of each block. Two CTAs an SM begin faster, since the next call may begin beside the last one.
+// clusters at the end of each block. An SM with one of the two CTAs that it has room for has half of its speed. Two begin faster, since the
+// next call may begin beside the last one.
 double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t blocks, int64_t slice, int splits_log2, int64_t per_sm,
                 int64_t x_bytes) {
   const bool few = v.tokens == 8, narrow = v.row_blocks == 1;
   const int64_t steps = DivideUp(blocks * slice, v.warps) * v.warps;
-  const double ctas = static_cast<double>(per_sm), idle = std::sqrt(v.blocks / ctas);
-  const double start = !few ? (narrow ? 4.3 : 4.4) : v.blocks > 1 ? 2.5 : narrow ? 3.4 : 3.0;
-  const double rate = few ? (narrow ? 0.030 : 0.0273) : (narrow ? 0.035 : 0.030) * (splits_log2 == 3 ? 1.2 : 1.0);
-  const double weight = rate * idle * ctas * static_cast<double>(steps * StepBytes(layout, v)) / 1e3;
-  const double x = (v.stream_x ? 8.0 * static_cast<double>(blocks) : ctas) * 0.017 * static_cast<double>(x_bytes) / 1e3;
+  const double ctas = static_cast<double>(per_sm);
+  const double start = !few ? (narrow ? 3.2 : 3.7) : v.blocks > 1 ? 2.5 : narrow ? 3.4 : 3.0;
+  const double rate = few ? (narrow ? 0.030 : 0.0273) : (narrow ? 0.0343 : 0.029) * (splits_log2 == 3 ? 1.2 : 1.0);
+  const double weight = rate * v.blocks * static_cast<double>(steps * StepBytes(layout, v)) / 1e3;
+  const double x = (v.stream_x ? 8.0 * static_cast<double>(blocks) : ctas) * (few ? 0.017 : 0.02) * static_cast<double>(x_bytes) / 1e3;
   const double meetings = splits_log2 == 0 ? 0.0 : ctas * static_cast<double>(blocks) * (few ? 0.03 : 0.05);
-  const double clusters = few ? 0.15 * splits_log2 * splits_log2 : splits_log2 == 2 ? 0.3 : 0.0;  // of 4 leave more SMs idle than of 8
-  return start + weight + x + meetings + clusters;
+  return start + weight + x + meetings + (few ? 0.4 * splits_log2 : 0.0);
 }
 
 }  // namespace

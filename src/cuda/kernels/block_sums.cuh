@@ -52,14 +52,15 @@ class BlockSums {
     }
     posts_ = __shfl_sync(0xffffffff, posts_, 0);
 #if __CUDA_ARCH__ >= 900
-    if (args_.splits_log2 > 0) {
+    if (args_.splits_log2 > 0 && lane == 0) {
       const int others = (1 << args_.splits_log2) - 1;
 #pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < owned_; i += 32 * kWarps) {
+      for (int i = warp; i < owned_; i += kWarps) {
         InitBarrier(SentBarrier(i), 1);
         ArriveExpecting(SharedAddress(SentBarrier(i)), static_cast<uint32_t>(others * fours_ * 16));
       }
     }
+    __syncwarp();
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #else

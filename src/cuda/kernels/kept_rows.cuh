@@ -31,10 +31,10 @@ class KeptRows {
     if (!bulk_) awaited_ = kAll;
   }
 
-  /// Before a barrier of the whole CTA: what does not depend on x.
+  /// Before a barrier of the whole CTA, and that before Copy: what does not depend on x.
   __device__ __forceinline__ void Begin() const {
     if (!bulk_) return;
-    if (threadIdx.x < kParts) InitBarrier(&shared_->arrived[threadIdx.x], 1);
+    if (threadIdx.x % 32 == 0 && threadIdx.x < 32 * kParts) InitBarrier(&shared_->arrived[threadIdx.x / 32], 1);
     const int first = max(args_.K - slice_.first * kStepK, 0) / 8, chunks = slice_.count * (kStepK / 8);
     if (first >= chunks) return;
 #pragma unroll 1
@@ -53,7 +53,7 @@ class KeptRows {
     }
 #if __CUDA_ARCH__ >= 900
     if (bulk_) {
-      if (threadIdx.x < 32) CopyInBulk();
+      CopyInBulk();
       return;
     }
 #endif
@@ -123,20 +123,24 @@ class KeptRows {
   }
 
 #if __CUDA_ARCH__ >= 900
+  // A copy is asked for by one lane at a time: each warp asks for a row of its own.
   __device__ __forceinline__ void CopyInBulk() const {
-    const int columns = min(slice_.count * kStepK, max(args_.K - slice_.first * kStepK, 0));
-    // Each CTA begins with another row: all read the same ones, and not all at the same time from the same place.
-    const int lane = static_cast<int>(threadIdx.x), row = (lane + static_cast<int>(blockIdx.x)) % args_.M;
-    const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + slice_.first * kStepK;
+    if (threadIdx.x % 32 == 0) {
+      const int columns = min(slice_.count * kStepK, max(args_.K - slice_.first * kStepK, 0)), warp = static_cast<int>(threadIdx.x) / 32;
 #pragma unroll 1
-    for (int part = 0; part < kParts; ++part) {
-      const int begin = min(part * part_ * kStepK, columns), bytes = (min((part + 1) * part_ * kStepK, columns) - begin) * 2;
-      const uint32_t barrier = SharedAddress(&shared_->arrived[part]);
-      if (lane == 0) ArriveExpecting(barrier, static_cast<uint32_t>(bytes * args_.M));
-      __syncwarp();
-      if (lane < args_.M && bytes > 0)
-        CopyBulk(SharedAddress(rows_) + row * args_.x_row_bytes + begin * 2, from + begin, static_cast<uint32_t>(bytes), barrier);
+      for (int part = 0; part < kParts; ++part) {
+        const int begin = min(part * part_ * kStepK, columns), bytes = (min((part + 1) * part_ * kStepK, columns) - begin) * 2;
+        const uint32_t barrier = SharedAddress(&shared_->arrived[part]);
+        if (warp == 0) ArriveExpecting(barrier, static_cast<uint32_t>(bytes * args_.M));
+        if (bytes == 0) continue;
+#pragma unroll 1
+        for (int row = warp; row < args_.M; row += kWarps) {
+          const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + slice_.first * kStepK + begin;
+          CopyBulk(SharedAddress(rows_) + row * args_.x_row_bytes + begin * 2, from, static_cast<uint32_t>(bytes), barrier);
+        }
+      }
     }
+    __syncwarp();
   }
 #endif
 

@@ -159,9 +159,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
   WarpRows rows(args, slice, rows_shared, x_slice);
   if constexpr (!kStreamX) rows.Begin();
   sums.Begin(stretch, slice.count, warp, lane);
+  sums.WaitBegun();
   WaitForPredecessor();
   if constexpr (!kStreamX) rows.Copy();
-  sums.WaitBegun();
 
   StepOfX x(args, slice, x_slice, lane);
 #pragma unroll 1

@@ -10,7 +10,7 @@
 //
 // What DecodePlane returns is exact: no bit of code, zero point or scale is lost before the multiplication by the activation.
 //   int4   q - zero, an integer of at most 5 bits, times 2^-6 in bf16 with scales. A scale has 8 or more bits, so it is left for the
-//          accumulator, and undoes the power of two.
+//          accumulator, and undoes the power of two; from 2^122 on it becomes infinite.
 //   e2m1   value * scale * 2^-9 (E4M3 scales: 2 + 4 bits) or value * 2^(b - 253) (E8M0: 2 bits); row_scale undoes the power of two.
 //          With a 16- or 32-bit scale: the value, and the scale is left for the accumulator.
 //   e4m3   the value (4 bits, subnormals too); scale on the accumulator. NaN codes are refused before a weight is packed.
