@@ -105,10 +105,6 @@ std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, 
   const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8;
   std::vector<LinearDecodeVariant> variants;
   for (const int tokens : {8, 16}) {
-    // Of equally fast variants the first is taken.
-    if (tokens == 8 && wide && SharedOfBlock(arch, 1) > kLargeShared) {
-      variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = warps, .stages = 5});
-    }
     for (const bool stream_x : {false, true}) {
       if (!wide) variants.push_back({.tokens = tokens, .row_blocks = 2, .warps = warps, .stream_x = stream_x});
       if (wide || !stream_x) variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = warps, .stream_x = stream_x});
