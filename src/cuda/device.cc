@@ -54,6 +54,12 @@ std::string Arch::Target() const {
   return fmt::format("sm_{}{}", number(), major >= 9 ? "a" : "");
 }
 
+int Arch::SharedBytesOfSm() const {
+  if (major == 9 || major == 10) return 228 << 10;
+  if (*this == Arch{8, 0}) return 164 << 10;
+  return 100 << 10;
+}
+
 Result<const GpuDevice*> GpuDevice::Get(int index) {
   static auto& mutex = *new std::mutex;
   static auto& devices = *new std::vector<std::unique_ptr<GpuDevice>>;

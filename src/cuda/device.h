@@ -20,6 +20,9 @@ struct Arch {
   int number() const { return major * 10 + minor; }
   /// "sm_80", "sm_90a": the exact target that NVRTC compiles for.
   std::string Target() const;
+  /// Bytes of shared memory of a multiprocessor (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"). A block
+  /// costs 1 KB of it beyond its own.
+  int SharedBytesOfSm() const;
 };
 
 /// The primary context of one GPU. Lives as long as the process.

@@ -24,21 +24,14 @@ int RingBytes(const TileLayout& layout, const DecodeVariant& variant) {
   return variant.warps * variant.stages * StageBytes(layout, variant);
 }
 
-// Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-int SharedOfSm(Arch arch) {
-  if (arch.major == 9 || arch.major == 10) return 228 << 10;
-  if (arch == Arch{8, 0}) return 164 << 10;
-  return 100 << 10;
-}
-
 // Dynamic shared memory of a block of the kernel for one token: its rows of h.
-int TokenRoom(Arch arch, const TokenVariant& variant) { return std::min(SharedOfSm(arch) / variant.blocks - (12 << 10), 96 << 10); }
+int TokenRoom(Arch arch, const TokenVariant& variant) { return std::min(arch.SharedBytesOfSm() / variant.blocks - (12 << 10), 96 << 10); }
 
 // The deepest ring that leaves room for the wanted blocks; fewer blocks where not even a short ring would fit.
 DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
   constexpr int kShortest = 3, kDeepest = 8, kReserved = 2048;  // the system's share and what a block sorts itself
   for (;; --variant.blocks) {
-    const int room = SharedOfSm(arch) / variant.blocks - kReserved - PartsBytes(variant);
+    const int room = arch.SharedBytesOfSm() / variant.blocks - kReserved - PartsBytes(variant);
     variant.stages = std::min(room / (variant.warps * StageBytes(layout, variant)), kDeepest);
     if (variant.stages >= kShortest || variant.blocks == 1) break;
   }
@@ -57,7 +50,7 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
 
 // Dynamic shared memory of a CTA: what the system's and its static part leave.
-int StreamRoom(Arch arch, const StreamVariant& v) { return (SharedOfSm(arch) / v.blocks - 3072 - v.warps * ItemBytes(v)) / 16 * 16; }
+int StreamRoom(Arch arch, const StreamVariant& v) { return (arch.SharedBytesOfSm() / v.blocks - 3072 - v.warps * ItemBytes(v)) / 16 * 16; }
 
 int StreamRingBytes(const TileLayout& layout, const StreamVariant& v) {
   return v.warps * v.stages * GroupedStepUnits(layout, v.row_blocks) * layout.unit_bytes() * v.row_blocks / 4;
@@ -79,7 +72,7 @@ StreamVariant FitStream(const TileLayout& layout, Arch arch, StreamVariant v) {
   v.stages = 1;
   const int stage = StreamRingBytes(layout, v);
   for (;; --v.blocks) {
-    v.stages = std::min({StreamRoom(arch, v) * 2 / 3 / stage, SharedOfSm(arch) / 2 / stage, kDeepest});
+    v.stages = std::min({StreamRoom(arch, v) * 2 / 3 / stage, arch.SharedBytesOfSm() / 2 / stage, kDeepest});
     if (v.stages >= kShortest || v.blocks == 1) break;
   }
   v.stages = std::max(v.stages, 2);

@@ -22,14 +22,8 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool HasClusters(Arch arch) { return arch.major >= 9; }
 
-// Dynamic shared memory that a CTA may use where `blocks` share an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute
-// Capability"; 1 KB a CTA is the system's).
-int64_t SharedOfBlock(Arch arch, int blocks) {
-  int sm = 228 << 10;
-  if (arch.number() == 80) sm = 164 << 10;
-  if (arch.number() == 86 || arch.number() == 89 || arch.number() == 120) sm = 100 << 10;
-  return sm / blocks - 1024;
-}
+// Dynamic shared memory that a CTA may use where `blocks` share an SM.
+int64_t SharedOfBlock(Arch arch, int blocks) { return arch.SharedBytesOfSm() / blocks - 1024; }
 
 int64_t StepBytes(const TileLayout& layout, const LinearDecodeVariant& v) {
   return int64_t{LinearDecodeStepUnits(layout)} * layout.unit_bytes() * v.row_blocks / 4;

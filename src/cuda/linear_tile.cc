@@ -17,22 +17,8 @@ namespace {
 constexpr int64_t kBandRows = 2048;                // of x: 16 MB at K = 4096, which stays in every L2
 constexpr std::array<int, 3> kSplits = {1, 2, 3};  // four gain nothing over three on an H200
 
-// Shared memory of an SM (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-uint32_t SharedBytesOfSm(Arch arch) {
-  switch (arch.number()) {
-    case 80:
-      return 164 * 1024;
-    case 86:
-    case 89:
-    case 120:
-      return 100 * 1024;
-    default:
-      return 228 * 1024;
-  }
-}
-
 // What a block may take if so many share an SM: each costs 1 KB of the system's, and the kernels' rows of x up to another.
-uint32_t MostSharedBytes(Arch arch, int ctas) { return SharedBytesOfSm(arch) / static_cast<uint32_t>(ctas) - 2 * 1024; }
+uint32_t MostSharedBytes(Arch arch, int ctas) { return static_cast<uint32_t>(arch.SharedBytesOfSm() / ctas - 2 * 1024); }
 
 uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
   const int weight = (variant.out() / kPanelRows * variant.units * layout.unit_bytes() + 1023) / 1024 * 1024;

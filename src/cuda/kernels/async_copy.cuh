@@ -53,6 +53,16 @@ __device__ __forceinline__ void CopyAsync16Zeroed(uint32_t shared, const void* g
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid) : "memory");
 }
 
+/// 8 values of 16 bits from any address, of which `valid` are read and the rest become zero: at once, not beside the arithmetic.
+__device__ __forceinline__ void CopyUnaligned(uint32_t shared, const uint16_t* global, int valid) {
+  uint32_t v[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    v[j] = (2 * j < valid ? global[2 * j] : 0u) | (2 * j + 1 < valid ? static_cast<uint32_t>(global[2 * j + 1]) << 16 : 0u);
+  }
+  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(shared), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+}
+
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 template <int kGroups>

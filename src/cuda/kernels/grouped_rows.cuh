@@ -78,16 +78,6 @@ class TileRowsOfX {
     }
   }
 
-  // 8 columns at any alignment, of which `valid` exist.
-  static __device__ __forceinline__ void CopyUnaligned(uint32_t to, const uint16_t* from, int valid) {
-    uint32_t v[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      v[j] = (2 * j < valid ? from[2 * j] : 0u) | (2 * j + 1 < valid ? static_cast<uint32_t>(from[2 * j + 1]) << 16 : 0u);
-    }
-    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
-  }
-
 #if __CUDA_ARCH__ >= 900
   // Of each row `chunks` times 8 columns from k0 on.
   __device__ __forceinline__ void CopyInBulk(const StreamLine& line, int first, int end, int k0, int chunks) const {

@@ -1,4 +1,4 @@
-// Steps of a weight, which the warps of the kernel w4a16_grouped_streams take at a time: through a ring in shared memory and the tensor
+// Steps of a weight, which the warps of the kernel w4a16_grouped_stream take at a time: through a ring in shared memory and the tensor
 // cores.
 //
 // The second unit of the last step along K may not exist: it lies behind the panel, in the next one or in the padding of the weight's

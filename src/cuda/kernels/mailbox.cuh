@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cuda/kernels/cluster.cuh"
+#include "cuda/kernels/shared_barrier.cuh"
 
 namespace billfish::cuda {
 
@@ -17,8 +18,8 @@ class Mailbox {
 #if __CUDA_ARCH__ >= 900
     if (Alone()) return;
     if (threadIdx.x == 0) {
-      asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(SharedAddress(&barrier_)) : "memory");
-      asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(&barrier_)), "r"(bytes) : "memory");
+      InitBarrier(&barrier_, 1);
+      ArriveExpecting(SharedAddress(&barrier_), static_cast<uint32_t>(bytes));
       asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncwarp();
