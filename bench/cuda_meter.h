@@ -1,4 +1,4 @@
-// Times calls on a GPU: every call of a round is a node of one graph, each on its own copy of the weights.
+// Times calls on a GPU as nodes of one graph, in rounds: each call of a round has its own copy of the weights.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@ class CudaMeter {
  public:
   static Result<CudaMeter> Create(Device device);
 
-  /// Captures one round of calls and replays it. Fills repetitions, median_us, spread, gb_per_s, gflop_per_s, tokens_per_s and, from
+  /// Captures rounds of calls and replays them. Fills repetitions, median_us, spread, gb_per_s, gflop_per_s, tokens_per_s and, from
   /// `limits`, limit, limit_value and fraction.
   Status Measure(const CudaWorkload& workload, const CudaLimits& limits, Row& row) const;
   /// Median microseconds of one call of a round.
@@ -35,7 +35,7 @@ class CudaMeter {
   Device device() const { return device_; }
 
  private:
-  /// Seconds of one call, for each replay of the round.
+  /// Seconds of one call, for each replay of the graph.
   Result<std::vector<double>> Times(const CudaWorkload& workload) const;
   Device device_;
   Stream stream_;
