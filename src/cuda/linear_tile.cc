@@ -269,6 +269,11 @@ int GroupedTile::TileRows(int64_t rows) const {
   return variants_.back().tokens();
 }
 
+int GroupedTile::CostRows(int tile_rows) const {
+  const auto found = std::find_if(variants_.begin(), variants_.end(), [&](const TileVariant& v) { return v.tokens() >= tile_rows; });
+  return found != variants_.end() && found->feeds ? found->tokens() / 4 : 0;
+}
+
 Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
   const auto found = std::find_if(variants_.begin(), variants_.end(), [&](const TileVariant& v) { return v.tokens() >= call.tile_rows; });
   if (found == variants_.end() || call.tile_rows < 1) {

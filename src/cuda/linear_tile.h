@@ -94,6 +94,8 @@ class GroupedTile {
 
   /// Most rows of a TileWork for `rows` sorted rows: a variant's token tile, near the mean of an expert's rows.
   int TileRows(int64_t rows) const;
+  /// So many rows more make such a tile cost more; 0: all cost the same.
+  int CostRows(int tile_rows) const;
 
   /// y[r] = router_weight[r] * act(row_scale * (x[source[r]] . W[expert]^T) + bias[expert]) for the rows of every TileWork.
   Status Run(const GroupedTileCall& call, CUstream stream) const;

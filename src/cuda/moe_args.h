@@ -54,10 +54,11 @@ struct SortArgs {
   int32_t* source = nullptr;       ///< [slots] token of each sorted row
   int32_t* position = nullptr;     ///< [slots] sorted row of each slot, or -1
   float* row_weight = nullptr;     ///< [slots] weight of each sorted row
-  TileWork* work = nullptr;        ///< [MostTiles] by expert, then row
+  TileWork* work = nullptr;        ///< [MostTiles] by falling cost, then expert, then row
   int32_t* work_count = nullptr;
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
   int32_t tile_rows = 1;  ///< most rows of a TileWork
+  int32_t cost_rows = 0;  ///< so many rows more make a tile cost more: a quarter of tile_rows at least; 0: all cost the same
   // The sort of many slots, in three launches.
   int32_t* counts = nullptr;  ///< [chunks][E] scratch
   int32_t phase = 0;          ///< 0: ranks within chunks and counts, 1: scan, 2: scatter
@@ -118,7 +119,7 @@ struct GroupedDecodeArgs {
 };
 
 /// Dynamic shared memory of the sort: counts by warp, first rows and first tiles.
-BILLFISH_HD constexpr int64_t SortSharedBytes(int64_t E, int64_t warps) { return (warps * E + 2 * (E + 1)) * 4; }
+BILLFISH_HD constexpr int64_t SortSharedBytes(int64_t E, int64_t warps) { return (warps * E + 3 * (E + 1)) * 4; }
 
 /// y[t] = (addend[t]) + sum over j of weights[t][j] * rows[position[t][j]], in order of j, fp32.
 struct CombineArgs {

@@ -156,7 +156,7 @@ Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream s
   return decode_down_->RunDown(work, parts.h, h_stride, parts.out, H_, combine, stream);
 }
 
-Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows, CUstream stream) const {
+Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows, int cost_rows, CUstream stream) const {
   SortArgs args;
   args.ids = call.ids;
   args.weights = call.weights;
@@ -172,6 +172,7 @@ Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows,
   args.first_expert = static_cast<int32_t>(first_expert_);
   args.E = static_cast<int32_t>(E_);
   args.tile_rows = tile_rows;
+  args.cost_rows = cost_rows;
   return sort_.Run(args, stream);
 }
 
@@ -180,7 +181,7 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   if (!Decodes(slots)) {
     GroupedTileCall tile;
     tile.tile_rows = tile_gate_up_->TileRows(slots);
-    BILLFISH_RETURN_IF_ERROR(Sort(call, parts, tile.tile_rows, stream));
+    BILLFISH_RETURN_IF_ERROR(Sort(call, parts, tile.tile_rows, tile_gate_up_->CostRows(tile.tile_rows), stream));
     tile.x = call.x;
     tile.x_stride = call.x_stride;
     tile.y = {parts.h, h_stride, dtype_};
@@ -199,7 +200,7 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
   work.tile_rows = std::min(decode_gate_up_->TileRows(slots), decode_down_->TileRows(slots));
-  BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, stream));
+  BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, 0, stream));
   work.work = parts.work;
   work.work_count = parts.work_count;
   work.source = parts.source;

@@ -62,7 +62,7 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   struct Parts;
   Parts Carve(int64_t slots, std::byte* base) const;
   Status FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const;
-  Status Sort(const MoeCall& call, const Parts& parts, int tile_rows, CUstream stream) const;
+  Status Sort(const MoeCall& call, const Parts& parts, int tile_rows, int cost_rows, CUstream stream) const;
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
   bool Direct(int64_t slots) const;

@@ -72,7 +72,7 @@ Status SlotSort::RunChunks(const SortArgs& args, CUstream stream) const {
   copy.phase = 0;
   BILLFISH_RETURN_IF_ERROR(Launch(chunks_, shape, stream, parameters));
   shape.grid_x = 1;
-  shape.shared_bytes = static_cast<uint32_t>(2 * (args.E + 1) * 4);
+  shape.shared_bytes = static_cast<uint32_t>(3 * (args.E + 1) * 4);
   copy.phase = 1;
   BILLFISH_RETURN_IF_ERROR(Launch(chunks_, shape, stream, parameters));
   shape.grid_x = chunks;

@@ -6,6 +6,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <map>
 
 #include "cuda/route.h"
 #include "cuda/tile_weight.h"
@@ -367,15 +369,18 @@ TEST(CudaMoe, RouterAndExpertsEqualTheGptOssLayer) {
 
 TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
   BILLFISH_NEEDS_GPU();
-  for (const auto& [slots, E, tile_rows] : std::vector<std::array<int64_t, 3>>{{1, 1, 8},
-                                                                               {33, 8, 8},
-                                                                               {1000, 128, 16},
-                                                                               {1024, 1536, 8},
-                                                                               {70001, 300, 64},
-                                                                               {131072, 128, 128},
-                                                                               {4000, 1500, 1},
-                                                                               {2048, 8, 3},
-                                                                               {2047, 8, 3}}) {
+  for (const auto& [slots, E, tile_rows, cost_rows] : std::vector<std::array<int64_t, 4>>{{1, 1, 8, 0},
+                                                                                          {33, 8, 8, 0},
+                                                                                          {1000, 128, 16, 0},
+                                                                                          {1000, 40, 128, 32},
+                                                                                          {1024, 1536, 8, 0},
+                                                                                          {70001, 300, 64, 0},
+                                                                                          {70001, 900, 64, 16},
+                                                                                          {131072, 128, 128, 0},
+                                                                                          {9000, 128, 128, 32},
+                                                                                          {4000, 1500, 1, 0},
+                                                                                          {2048, 8, 3, 1},
+                                                                                          {2047, 8, 3, 0}}) {
     std::mt19937_64 rng(static_cast<uint64_t>(slots));
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < slots; ++i)
@@ -399,7 +404,7 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
     args.work_count = reinterpret_cast<int32_t*>(count->data());
     args.counts = reinterpret_cast<int32_t*>(scratch->data());
     args.slots = static_cast<int32_t>(slots), args.top_k = 1, args.E = static_cast<int32_t>(E);
-    args.tile_rows = static_cast<int32_t>(tile_rows);
+    args.tile_rows = static_cast<int32_t>(tile_rows), args.cost_rows = static_cast<int32_t>(cost_rows);
     ASSERT_TRUE(sort->Run(args, nullptr).ok());
 
     std::vector<std::vector<int32_t>> of_expert(static_cast<size_t>(E));
@@ -408,13 +413,16 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
         of_expert[static_cast<size_t>(ids[static_cast<size_t>(i)])].push_back(static_cast<int32_t>(i));
       }
     }
-    std::vector<int32_t> want_offsets, want_position(static_cast<size_t>(slots), -1), want_source, want_work;
+    std::vector<int32_t> want_offsets, want_position(static_cast<size_t>(slots), -1), want_source;
+    std::map<int64_t, std::vector<int32_t>, std::greater<>> want_by_cost;
     std::vector<float> want_weight;
     for (size_t e = 0; e < of_expert.size(); ++e) {
       const auto first = static_cast<int32_t>(want_source.size()), rows = static_cast<int32_t>(of_expert[e].size());
       want_offsets.push_back(first);
       for (int32_t r = 0; r < rows; r += static_cast<int32_t>(tile_rows)) {
-        want_work.insert(want_work.end(), {static_cast<int32_t>(e), first + r, std::min(rows - r, static_cast<int32_t>(tile_rows))});
+        const auto count = std::min<int64_t>(rows - r, tile_rows);
+        std::vector<int32_t>& tiles = want_by_cost[cost_rows == 0 ? 0 : (count + cost_rows - 1) / cost_rows];
+        tiles.insert(tiles.end(), {static_cast<int32_t>(e), first + r, static_cast<int32_t>(count)});
       }
       for (const int32_t slot : of_expert[e]) {
         want_position[static_cast<size_t>(slot)] = static_cast<int32_t>(want_source.size());
@@ -423,6 +431,8 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
       }
     }
     want_offsets.push_back(static_cast<int32_t>(want_source.size()));
+    std::vector<int32_t> want_work;
+    for (const auto& [cost, tiles] : want_by_cost) want_work.insert(want_work.end(), tiles.begin(), tiles.end());
     const auto sorted = static_cast<int64_t>(want_source.size());
     EXPECT_EQ(Download<int32_t>(offsets->data(), DType::kI32, E + 1), want_offsets);
     EXPECT_EQ(Download<int32_t>(position->data(), DType::kI32, slots), want_position);

@@ -6,27 +6,13 @@
 //
 // Dynamic shared memory: SortSharedBytes(E, warps) (cuda/moe_args.h).
 #include "cuda/kernels/dependent_launch.cuh"
-#include "cuda/moe_args.h"
+#include "cuda/kernels/tile_list.cuh"
 
 namespace {
 using namespace billfish::cuda;
 
 constexpr uint32_t kAll = 0xffffffffu;
 constexpr int kBatch = 8;  // counts that are read before the first is replaced
-
-// Rows and tiles, scanned together.
-struct Extent {
-  int rows, tiles;
-};
-
-__device__ __forceinline__ Extent WarpInclusive(Extent v, int lane) {
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const int rows = __shfl_up_sync(kAll, v.rows, step), tiles = __shfl_up_sync(kAll, v.tiles, step);
-    if (lane >= step) v.rows += rows, v.tiles += tiles;
-  }
-  return v;
-}
 
 // The expert of a slot on this device, or -1.
 __device__ __forceinline__ int LocalExpert(const SortArgs& args, int slot) {
@@ -38,12 +24,11 @@ __device__ __forceinline__ int LocalExpert(const SortArgs& args, int slot) {
 
 extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constant__ SortArgs args) {
   extern __shared__ int shared[];
-  __shared__ Extent warp_sums[32];
+  __shared__ Extent sums[32];
   const int E = args.E, warps = blockDim.x / 32;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int* counts = shared;                 // [warps][E], then the rows of an expert before those of a warp
-  int* row_start = shared + warps * E;  // [E + 1]
-  int* tile_start = row_start + E + 1;  // [E + 1]
+  int* counts = shared;  // [warps][E], then the rows of an expert before those of a warp
+  const TilePlaces places{shared + warps * E, shared + (warps + 1) * E + 1, shared + (warps + 2) * E + 1};
 
   AllowDependents();
   for (int i = threadIdx.x; i < warps * E; i += blockDim.x) counts[i] = 0;
@@ -74,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
   __syncthreads();
 
   // Scan over experts.
-  Extent carry{0, 0};
+  Extent carry{};
   for (int base = 0; base < E; base += blockDim.x) {
     const int e = base + threadIdx.x;
     int total = 0;
@@ -90,29 +75,18 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
         }
       }
     }
-    const Extent own{total, (total + args.tile_rows - 1) / args.tile_rows};
-    const Extent in_warp = WarpInclusive(own, lane);
-    if (lane == 31) warp_sums[warp] = in_warp;
-    __syncthreads();
-    if (warp == 0) {
-      const Extent sums = WarpInclusive(lane < warps ? warp_sums[lane] : Extent{0, 0}, lane);
-      warp_sums[lane] = sums;
-    }
-    __syncthreads();
-    const Extent before = warp == 0 ? Extent{0, 0} : warp_sums[warp - 1];
-    const Extent block = warp_sums[warps - 1];
+    const Extent own = ExtentOf(args, total);
+    Extent all, before = BlockExclusive(own, sums, all);
+    Add(before, carry);
+    Add(carry, all);
     if (e < E) {
-      row_start[e] = carry.rows + before.rows + in_warp.rows - own.rows;
-      tile_start[e] = carry.tiles + before.tiles + in_warp.tiles - own.tiles;
-      args.offsets[e] = row_start[e];
+      PlaceTiles(args, places, e, own, before);
+      args.offsets[e] = before.rows;
     }
-    carry.rows += block.rows, carry.tiles += block.tiles;
-    __syncthreads();
   }
   if (threadIdx.x == 0) {
-    row_start[E] = carry.rows, tile_start[E] = carry.tiles;
-    args.offsets[E] = carry.rows;
-    *args.work_count = carry.tiles;
+    places.row[E] = args.offsets[E] = carry.rows;
+    *args.work_count = carry.tiles[0] + carry.tiles[1] + carry.tiles[2] + carry.tiles[3];
   }
   __syncthreads();
 
@@ -124,22 +98,10 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
       args.position[slot] = -1;
       continue;
     }
-    const int row = row_start[e] + mine[e] + (base == first_slot ? first_rank : args.position[slot]);
+    const int row = places.row[e] + mine[e] + (base == first_slot ? first_rank : args.position[slot]);
     args.position[slot] = row;
     args.source[row] = slot / args.top_k;
     args.row_weight[row] = args.weights[slot];
   }
-  for (int i = threadIdx.x; i < carry.tiles; i += blockDim.x) {
-    int low = 0, high = E - 1;  // the last expert whose first tile is at most i
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (tile_start[middle] <= i) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    const int row = row_start[low] + (i - tile_start[low]) * args.tile_rows;
-    args.work[i] = TileWork{low, row, min(args.tile_rows, row_start[low + 1] - row)};
-  }
+  ListTiles(args, places, carry);
 }

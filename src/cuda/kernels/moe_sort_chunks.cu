@@ -4,9 +4,9 @@
 //   phase 1   one block: counts[chunk][e] becomes the first row of (e, chunk); offsets and the list of tiles
 //   phase 2   a block moves the slots of its chunk to their rows
 //
-// No atomics: what comes out depends on the ids alone. Dynamic shared memory: phase 0 [32 warps][E] of 2 bytes, phase 1 [2 (E + 1)] of 4.
+// No atomics: what comes out depends on the ids alone. Dynamic shared memory: phase 0 [32 warps][E] of 2 bytes, phase 1 [3 (E + 1)] of 4.
 #include "cuda/kernels/dependent_launch.cuh"
-#include "cuda/moe_args.h"
+#include "cuda/kernels/tile_list.cuh"
 
 namespace {
 using namespace billfish::cuda;
@@ -19,27 +19,6 @@ __device__ __forceinline__ int LocalExpert(const SortArgs& args, int slot) {
   if (slot >= args.slots) return -1;
   const int e = args.ids[slot] - args.first_expert;
   return e >= 0 && e < args.E ? e : -1;
-}
-
-// The sum of `value` over the threads before this one, and over all; `sums` [32] is scratch.
-__device__ __forceinline__ int BlockExclusive(int value, int* sums, int& total) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int inclusive = value;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const int below = __shfl_up_sync(kAll, inclusive, step);
-    if (lane >= step) inclusive += below;
-  }
-  __syncthreads();
-  if (lane == 31) sums[warp] = inclusive;
-  __syncthreads();
-  int before = 0;
-  total = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    if (w == warp) before = total;
-    total += sums[w];
-  }
-  return before + inclusive - value;
 }
 
 __device__ void RankChunk(const SortArgs& args, uint16_t* counts) {
@@ -71,11 +50,10 @@ __device__ void RankChunk(const SortArgs& args, uint16_t* counts) {
 }
 
 __device__ void ScanChunks(const SortArgs& args, int* shared) {
-  __shared__ int sums[kWarps];
+  __shared__ Extent sums[32];
   const int E = args.E, chunks = (args.slots + kSortChunk - 1) / kSortChunk;
-  int* row_start = shared;              // [E + 1]
-  int* tile_start = row_start + E + 1;  // [E + 1]
-  int rows_before = 0, tiles_before = 0;
+  const TilePlaces places{shared, shared + E + 1, shared + 2 * E + 1};
+  Extent carry{};
   for (int first = 0; first < E; first += kSortChunk) {
     const int expert = first + static_cast<int>(threadIdx.x);
     int total = 0;
@@ -91,33 +69,21 @@ __device__ void ScanChunks(const SortArgs& args, int* shared) {
         }
       }
     }
-    int rows = 0, tiles = 0;
-    const int row = rows_before + BlockExclusive(total, sums, rows);
-    const int tile = tiles_before + BlockExclusive((total + args.tile_rows - 1) / args.tile_rows, sums, tiles);
+    const Extent own = ExtentOf(args, total);
+    Extent all, before = BlockExclusive(own, sums, all);
+    Add(before, carry);
+    Add(carry, all);
     if (expert < E) {
-      row_start[expert] = row, tile_start[expert] = tile;
-      args.offsets[expert] = row;
+      PlaceTiles(args, places, expert, own, before);
+      args.offsets[expert] = before.rows;
     }
-    rows_before += rows, tiles_before += tiles;
   }
   if (threadIdx.x == 0) {
-    row_start[E] = args.offsets[E] = rows_before;
-    *args.work_count = tiles_before;
+    places.row[E] = args.offsets[E] = carry.rows;
+    *args.work_count = carry.tiles[0] + carry.tiles[1] + carry.tiles[2] + carry.tiles[3];
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < tiles_before; i += kSortChunk) {
-    int low = 0, high = E - 1;  // the last expert whose first tile is at most i
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (tile_start[middle] <= i) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    const int row = row_start[low] + (i - tile_start[low]) * args.tile_rows;
-    args.work[i] = TileWork{low, row, min(args.tile_rows, row_start[low + 1] - row)};
-  }
+  ListTiles(args, places, carry);
 }
 
 __device__ void MoveChunk(const SortArgs& args) {

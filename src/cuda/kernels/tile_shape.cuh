@@ -39,8 +39,11 @@ __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Ru
   const int packed_rows = args.panels * kPanelRows;
   const int out_tiles = (packed_rows + kOut - 1) / kOut, steps = (args.units + kStageUnits - 1) / kStageUnits;
 #if BF_GROUPED
+  // Tiles are listed by falling cost: back and forth, so that no block has the costliest of each turn.
   const int64_t tiles = static_cast<int64_t>(*args.work_count) * out_tiles;
-  for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
+  for (int64_t turn = 0; turn * gridDim.x < tiles; ++turn) {
+    const int64_t t = turn * gridDim.x + (turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
+    if (t >= tiles) continue;
     const TileWork work = args.work[t / out_tiles];
     run(Tile{static_cast<int>(t % out_tiles) * kOut, work.first_row, work.rows, work.expert, 0, steps});
   }
