@@ -22,7 +22,7 @@ class BlockSums {
   using Sums = float[kRowBlocks][kTiles][4];
   struct Shared {
     float row_scale[kWarps][kRows], bias[kWarps][kRows];  ///< of the block that the warp finishes next
-    uint64_t posted[kWarps];                              ///< completes when that block has all posts
+    uint64_t posted[kWarps];                              ///< completes when that block has all posts, each lane's for itself
   };
   // Behind Shared: for each warp a slot; for each block that this CTA owns what the other CTAs send; for each block that this CTA owns a
   // barrier, 16 bytes.
@@ -48,7 +48,7 @@ class BlockSums {
     // The last block that the warp begins and does not end.
     if (lane == 0 && block * steps >= stretch.begin && block * steps < stretch.end) {
       posts_ = stretch.WarpAt((block + 1) * steps - 1) - warp;
-      InitBarrier(&shared_->posted[warp], posts_);
+      InitBarrier(&shared_->posted[warp], 32 * posts_);
     }
     posts_ = __shfl_sync(0xffffffff, posts_, 0);
 #if __CUDA_ARCH__ >= 900
@@ -87,8 +87,7 @@ class BlockSums {
         }
       }
     }
-    __syncwarp();
-    if (lane == 0) Arrive(SharedAddress(&shared_->posted[finisher]));
+    Arrive(SharedAddress(&shared_->posted[finisher]));
   }
 
   /// The warp begins block number `block` of the cluster's: brings what its rows are multiplied with and what is added, with the next group
