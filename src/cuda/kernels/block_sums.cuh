@@ -44,13 +44,12 @@ class BlockSums {
 
   /// The barriers, and that this CTA runs. `stretch` is the warp's.
   __device__ __forceinline__ void Begin(const Stretch<kWarps>& stretch, int steps, int warp, int lane) {
-    const int block = stretch.end / steps;
-    // The last block that the warp begins and does not end.
-    if (lane == 0 && block * steps >= stretch.begin && block * steps < stretch.end) {
+    // Of the last block that the warp begins, if it does not end it.
+    const int block = Quotient(stretch.end, steps);
+    if (block * steps >= stretch.begin && block * steps < stretch.end) {
       posts_ = stretch.WarpAt((block + 1) * steps - 1) - warp;
-      InitBarrier(&shared_->posted[warp], 32 * posts_);
+      if (lane == 0) InitBarrier(&shared_->posted[warp], 32 * posts_);
     }
-    posts_ = __shfl_sync(0xffffffff, posts_, 0);
 #if __CUDA_ARCH__ >= 900
     if (args_.splits_log2 > 0 && lane == 0) {
       const int others = (1 << args_.splits_log2) - 1;

@@ -27,7 +27,7 @@ class KeptRows {
 #if __CUDA_ARCH__ >= 900
     bulk_ = chunked && !direct_;
 #endif
-    part_ = bulk_ ? max((slice.count + kParts - 1) / kParts, 1) : slice.count;
+    part_ = bulk_ ? (slice.count + kParts - 1) / kParts : slice.count;
     if (!bulk_) awaited_ = kAll;
   }
 
@@ -46,14 +46,14 @@ class KeptRows {
   }
 
   /// Once x is there, by all threads.
-  __device__ __forceinline__ void Copy() {
+  __device__ __forceinline__ void Copy(int warp) {
     if (direct_) {
       CopyThroughRegisters();
       return;
     }
 #if __CUDA_ARCH__ >= 900
     if (bulk_) {
-      CopyInBulk();
+      CopyInBulk(warp);
       return;
     }
 #endif
@@ -81,7 +81,7 @@ class KeptRows {
   /// Returns once the columns of step `step` are there: the step before which they end.
   __device__ __forceinline__ int Await(int step) {
     if (awaited_ == kAll) return slice_.count;
-    const int part = step / part_;
+    const int part = (step >= part_ ? 1 : 0) + (step >= 2 * part_ ? 1 : 0) + (step >= 3 * part_ ? 1 : 0);
     cuda::Await(&shared_->arrived[part], 0);
     awaited_ |= 1 << part;
     return (part + 1) * part_;
@@ -124,19 +124,20 @@ class KeptRows {
 
 #if __CUDA_ARCH__ >= 900
   // A copy is asked for by one lane at a time: each warp asks for a row of its own.
-  __device__ __forceinline__ void CopyInBulk() const {
-    if (threadIdx.x % 32 == 0) {
-      const int columns = min(slice_.count * kStepK, max(args_.K - slice_.first * kStepK, 0)), warp = static_cast<int>(threadIdx.x) / 32;
-#pragma unroll 1
+  __device__ __forceinline__ void CopyInBulk(int warp) const {
+    if (ElectLane()) {
+      const int bytes = 2 * min(slice_.count * kStepK, max(args_.K - slice_.first * kStepK, 0));
+      const uint16_t* x = static_cast<const uint16_t*>(args_.x) + slice_.first * kStepK;
+      const uint32_t rows = SharedAddress(rows_), arrived = SharedAddress(shared_->arrived);
+#pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        const int begin = min(part * part_ * kStepK, columns), bytes = (min((part + 1) * part_ * kStepK, columns) - begin) * 2;
-        const uint32_t barrier = SharedAddress(&shared_->arrived[part]);
-        if (warp == 0) ArriveExpecting(barrier, static_cast<uint32_t>(bytes * args_.M));
-        if (bytes == 0) continue;
+        const int begin = min(part * part_ * kStepK * 2, bytes), size = min((part + 1) * part_ * kStepK * 2, bytes) - begin;
+        if (warp == 0) ArriveExpecting(arrived + part * 8, static_cast<uint32_t>(size * args_.M));
+        if (size == 0) continue;
 #pragma unroll 1
         for (int row = warp; row < args_.M; row += kWarps) {
-          const uint16_t* from = static_cast<const uint16_t*>(args_.x) + row * args_.x_stride + slice_.first * kStepK + begin;
-          CopyBulk(SharedAddress(rows_) + row * args_.x_row_bytes + begin * 2, from, static_cast<uint32_t>(bytes), barrier);
+          const uint8_t* from = reinterpret_cast<const uint8_t*>(x + row * args_.x_stride) + begin;
+          CopyBulk(rows + row * args_.x_row_bytes + begin, from, static_cast<uint32_t>(size), arrived + part * 8);
         }
       }
     }

@@ -36,6 +36,13 @@ __device__ __forceinline__ void Await(const uint64_t* barrier, int phase) {
 }
 
 #if __CUDA_ARCH__ >= 900
+/// True in one lane of a whole warp. The compiler knows it, and does not loop over lanes for instructions that take uniform registers.
+__device__ __forceinline__ bool ElectLane() {
+  uint32_t elected;
+  asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }" : "=r"(elected));
+  return elected != 0;
+}
+
 /// Arrives; the phase completes only when so many bytes have been written by copies that name the barrier, too.
 __device__ __forceinline__ void ArriveExpecting(uint32_t barrier, uint32_t bytes) {
   asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(barrier), "r"(bytes) : "memory");

@@ -142,16 +142,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
   extern __shared__ __align__(256) uint8_t shared[];  // rings, barriers of x, sums, rows of x
   auto* rows_shared = reinterpret_cast<WarpRows::Shared*>(shared + kWarps * WarpSteps::kSharedBytes);
   auto* sums_shared = reinterpret_cast<Sums::Shared*>(rows_shared + 1);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32, warp = WarpOfBlock();
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.splits_log2) - 1);
   const Slice slice(args, rank);
   const Blocks blocks(args, static_cast<int>(blockIdx.x) >> args.splits_log2);
   const Stretch<kWarps> stretch(blocks.count, slice.count, warp);
 
   // Weights first: no kernel writes them.
-  int block = stretch.begin / slice.count, step = stretch.begin - block * slice.count;
+  int block = Quotient(stretch.begin, slice.count), step = stretch.begin - block * slice.count;
   WarpSteps steps(StepWalk<kRowBlocks>(args, slice, blocks.first + block, step, stretch.end - stretch.begin),
-                  shared + warp * WarpSteps::kSharedBytes, lane);
+                  shared + threadIdx.x / 32 * WarpSteps::kSharedBytes, lane);
   steps.Begin();
   AllowDependents();
   Sums sums(args, sums_shared, rank, blocks);
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
   sums.Begin(stretch, slice.count, warp, lane);
   sums.WaitBegun();
   WaitForPredecessor();
-  if constexpr (!kStreamX) rows.Copy();
+  if constexpr (!kStreamX) rows.Copy(warp);
 
   StepOfX x(args, slice, x_slice, lane);
 #pragma unroll 1
