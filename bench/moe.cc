@@ -38,8 +38,8 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
   for (const int64_t M : Ms) {
     const std::vector<RandomGroups> routings = Routings(kernel_case, M);
     const std::vector<std::byte> x = RandomActivations(M * K, options.activation, 2);
-    std::vector<float> y(static_cast<size_t>(M * top_k * N));
-    Workspace workspace;
+    Workspace y, workspace;  // of whole cache lines, as a model's would be
+    if (Status status = y.Reserve(static_cast<size_t>(M * top_k * N) * 4); !status.ok()) return status;
     if (Status status = workspace.Reserve(copies.front().WorkspaceBytes(M * top_k, M)); !status.ok()) return status;
     ExecContext ctx{workspace, options.threads};
     Workload workload;
@@ -47,7 +47,8 @@ Status BenchGrouped(const KernelCase& kernel_case, const QuantScheme& scheme, co
     workload.run = [&](int64_t call) {
       const RandomGroups& groups = routings[static_cast<size_t>(call % kRoutings)];
       return copies[static_cast<size_t>(call % count)].Forward(ConstTensorView(x.data(), options.activation, {M, K}), groups.offsets,
-                                                               groups.gather, TensorView(y.data(), DType::kF32, {M * top_k, N}), ctx);
+                                                               groups.gather, TensorView(y.memory().data(), DType::kF32, {M * top_k, N}),
+                                                               ctx);
     };
     const double bytes = static_cast<double>(copies.front().weight_bytes()) / static_cast<double>(E);
     workload.bytes = [&routings, bytes](int64_t call) {
@@ -85,8 +86,8 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
     std::vector<RandomGroups> routings = Routings(kernel_case, M);
     std::vector<float> weights(static_cast<size_t>(M * top_k), 1.0F / static_cast<float>(top_k));
     const std::vector<std::byte> x = RandomActivations(M * H, options.activation, 2);
-    std::vector<float> y(static_cast<size_t>(M * H));
-    Workspace workspace;
+    Workspace y, workspace;  // of whole cache lines, as a model's would be
+    if (Status status = y.Reserve(static_cast<size_t>(M * H) * 4); !status.ok()) return status;
     if (Status status = workspace.Reserve(copies.front().WorkspaceBytes(M, top_k)); !status.ok()) return status;
     ExecContext ctx{workspace, options.threads};
     Workload workload;
@@ -95,7 +96,7 @@ Status BenchBlock(const KernelCase& kernel_case, const QuantScheme& scheme, cons
       std::vector<int32_t>& ids = routings[static_cast<size_t>(call % kRoutings)].ids;
       const Routing routing{TensorView(ids.data(), DType::kI32, {M, top_k}), TensorView(weights.data(), DType::kF32, {M, top_k})};
       return copies[static_cast<size_t>(call % count)].Forward(ConstTensorView(x.data(), options.activation, {M, H}), routing,
-                                                               TensorView(y.data(), DType::kF32, {M, H}), ctx);
+                                                               TensorView(y.memory().data(), DType::kF32, {M, H}), ctx);
     };
     const double bytes = BytesPerExpert(copies.front().gate_up()) + BytesPerExpert(copies.front().down());
     workload.bytes = [&routings, bytes](int64_t call) {
