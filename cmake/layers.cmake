@@ -13,7 +13,7 @@ target_include_directories(billfish_flags INTERFACE ${PROJECT_SOURCE_DIR}/includ
 # One instruction set per folder of src/cpu/kernels; everything else is baseline x86-64.
 set(BILLFISH_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(BILLFISH_ISA_FLAGS_avx512 ${BILLFISH_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd)
-set(BILLFISH_ISA_FLAGS_avx512bf16 ${BILLFISH_ISA_FLAGS_avx512} -mavx512bf16 -mavx512vnni -mavx512vbmi)
+set(BILLFISH_ISA_FLAGS_avx512bf16 ${BILLFISH_ISA_FLAGS_avx512} -mavx512bf16 -mavx512vnni -mavx512vbmi -mprfchw)
 
 function(billfish_layer name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})

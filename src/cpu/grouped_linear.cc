@@ -17,6 +17,9 @@
 
 #include "core/parallel.h"
 #include "core/status_macros.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace billfish::cpu {
 namespace {
@@ -27,6 +30,9 @@ constexpr size_t kStagedBudget = size_t{576} << 10;                    // of a s
 constexpr int64_t kInlineStageElements = 1 << 15;                      // below this a parallel region costs more than staging
 constexpr int64_t kItemsPerThread = 32, kManyRowItemsPerThread = 128;  // the last item is what other threads wait for
 
+/// Bytes of y from which its lines are written past the caches. Below, what reads y next finds it there.
+constexpr int64_t kStreamedOutput = 4 << 20;
+
 constexpr size_t kPage = 4096;
 
 std::byte* AlignUp(std::byte* p, size_t alignment) {
@@ -36,6 +42,13 @@ std::byte* AlignUp(std::byte* p, size_t alignment) {
 int64_t SegmentRows(const PanelLayout& layout, size_t row_bytes) {
   const int64_t fit = int64_t(kStagedBudget / (row_bytes * size_t(layout.slabs()))) / 8 * 8;
   return std::clamp<int64_t>(fit, 16, kMaxPanelRows);
+}
+
+/// Makes what a thread wrote past the caches visible before it says that it has finished.
+void DrainStreams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 bool SharesStaging(Staged staged) { return staged == Staged::kInt8; }
@@ -118,6 +131,7 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
 
   const Areas areas(layout, kernel_->staged, rows);
   const bool shared = SharesStaging(kernel_->staged);
+  const bool y_streams = rows * layout.N * (y_bf16 ? 2 : 4) >= kStreamedOutput;
   std::byte* const staged = AlignUp(workspace.data(), kPage);
   std::byte* const private_bytes = staged + areas.shared_bytes;
   Lane* const lanes = reinterpret_cast<Lane*>(private_bytes + size_t(threads) * areas.thread_bytes);
@@ -203,10 +217,12 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
           job.y = static_cast<std::byte*>(y.mutable_data()) + (row * y.stride(0) + p * kPanelRows) * (y_bf16 ? 2 : 4);
           job.y_stride = y.stride(0);
           job.y_bf16 = y_bf16;
+          job.y_streams = y_streams;
           job.scratch = scratch;
           panel_(job);
         }
       }
+      if (y_streams) DrainStreams();
     };
     RunOnThreads(workers, work);
   }

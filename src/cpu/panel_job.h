@@ -44,6 +44,7 @@ struct PanelJob {
   void* y;   ///< [rows, cols] with y_stride elements between rows
   int64_t y_stride;
   bool y_bf16;         ///< else fp32
+  bool y_streams;      ///< y is larger than the caches: kernels may write its whole lines past them
   std::byte* scratch;  ///< kPanelScratchBytes, 64-byte aligned
 };
 

@@ -9,14 +9,26 @@
 namespace billfish::cpu {
 namespace {
 
-/// Fetches the lines of y that StoreRows will write, which otherwise waits for memory once a row.
+/// Whether whole lines of y are written past the caches. Fetching them first, from memory or another core, is what that saves.
+BILLFISH_INLINE bool Streams(const PanelJob& job) {
+  const uint64_t row_bytes = uint64_t(job.y_stride) * (job.y_bf16 ? 2 : 4);
+  return job.y_streams && job.cols == kPanelRows && (reinterpret_cast<uintptr_t>(job.y) | row_bytes) % kLine == 0;
+}
+
+/// Fetches what StoreRows will touch and no stream leads to: the lines of y, and with the first row the factors and biases of the panel.
 BILLFISH_INLINE void PrefetchRows(const PanelJob& job, int row, int rows) {
   const size_t width = job.y_bf16 ? 2 : 4;
   const char* y = static_cast<const char*>(job.y) + int64_t{row} * job.y_stride * int64_t(width);
-  for (int t = 0; t < rows; ++t, y += job.y_stride * int64_t(width)) {
-    _mm_prefetch(y, _MM_HINT_T0);
-    _mm_prefetch(y + (size_t(job.cols) * width - 1) / 2, _MM_HINT_T0);
-    _mm_prefetch(y + size_t(job.cols) * width - 1, _MM_HINT_T0);
+  for (int t = 0; t < rows && !Streams(job); ++t, y += job.y_stride * int64_t(width)) {
+    _mm_prefetch(y, _MM_HINT_ET0);  // to be written: another core may hold the line, and a mere read would leave it shared
+    _mm_prefetch(y + (size_t(job.cols) * width - 1) / 2, _MM_HINT_ET0);
+    _mm_prefetch(y + size_t(job.cols) * width - 1, _MM_HINT_ET0);
+  }
+  if (row > 0) return;
+  for (const float* p : {job.row_factor, job.bias}) {
+    if (p == nullptr) continue;
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p + job.cols - 1), _MM_HINT_T0);
   }
 }
 
@@ -34,16 +46,27 @@ BILLFISH_INLINE void StoreRows(const PanelJob& job, int row, int rows, const flo
     bias0 = _mm512_maskz_loadu_ps(low, job.bias);
     bias1 = _mm512_maskz_loadu_ps(high, job.bias + 16);
   }
+  const bool streams = Streams(job);
   for (int t = 0; t < rows; ++t, sums += kPanelRows) {
     const __m512 y0 = _mm512_fmadd_ps(_mm512_load_ps(sums), factor0, bias0);
     const __m512 y1 = _mm512_fmadd_ps(_mm512_load_ps(sums + 16), factor1, bias1);
     if (job.y_bf16) {
       uint16_t* y = static_cast<uint16_t*>(job.y) + int64_t{row + t} * job.y_stride;
-      _mm512_mask_storeu_epi16(y, live, (__m512i)_mm512_cvtne2ps_pbh(y1, y0));
+      const __m512i packed = (__m512i)_mm512_cvtne2ps_pbh(y1, y0);
+      if (streams) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(y), packed);
+      } else {
+        _mm512_mask_storeu_epi16(y, live, packed);
+      }
     } else {
       float* y = static_cast<float*>(job.y) + int64_t{row + t} * job.y_stride;
-      _mm512_mask_storeu_ps(y, low, y0);
-      _mm512_mask_storeu_ps(y + 16, high, y1);
+      if (streams) {
+        _mm512_stream_ps(y, y0);
+        _mm512_stream_ps(y + 16, y1);
+      } else {
+        _mm512_mask_storeu_ps(y, low, y0);
+        _mm512_mask_storeu_ps(y + 16, high, y1);
+      }
     }
   }
 }
