@@ -7,10 +7,10 @@
 // one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
 //
 //   pipeline   up to 12 rows: one tile streams the panel (tile.h), then factor, bias, round, store
-//              more: cut the rows into tiles of 8 and a rest of 4 to 12
-//              two tiles: four slabs at a time, both expand (storing operands costs the first tile 3 in 8 of its time)
-//              more: slab by slab; the first tile keeps its operands in scratch (L1) for the others, and every tile fetches the activations
-//              of the next
+//              more: tiles of up to 12, four slabs at a time; every tile expands the codes anew. That costs a tile of twelve 3 % of its
+//              dots; leaving operands for the others costs a first tile 8 % and the others more calls for fewer dots.
+//              codes of many operations (zero points, FP8) and more than two tiles: slab by slab, the first tile keeps its operands in
+//              scratch (L1) for the others, and every tile fetches the activations of the next
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
 //
 // vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
@@ -23,20 +23,22 @@
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
-constexpr int kTwoTiles = 16;      // rows
-constexpr int kStreamedSlabs = 4;  // 17 to 20 KiB of codes stay in L1 for the second tile
+constexpr int kExpandingTwice = 16;  // rows of two tiles that both expand codes for which it takes many operations
+constexpr int kStreamedSlabs = 4;    // 17 to 20 KiB of codes stay near for the next tile
 static_assert(kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
 
 /// Rows that one tile takes alone.
 template <class C>
 constexpr int kLoneTile = C::kManyRegisters ? kMaxTile - 1 : kMaxTile;
 
-/// Rows of the next of several tiles: eights, since more leave no register spare while expanding, then what no six or less remains of (six
-/// keep only 12 dots in flight, three expand for little).
+/// Rows of the next of several tiles: as few tiles as possible, about equal, or eights and a rest. What remains is never so little that too
+/// few dots are in flight.
 template <class C>
-constexpr int NextTile(int left) {
+constexpr int NextTile(int left, bool eights) {
   if (left <= kLoneTile<C>) return left;
-  return left == 14 ? 9 : 8;
+  if (left == 14) return 9;
+  const int tiles = (left + kLoneTile<C> - 1) / kLoneTile<C>;
+  return eights ? 8 : std::max(8, (left + tiles - 1) / tiles);
 }
 
 TileArgs ArgsOf(const PanelJob& job) {
@@ -73,6 +75,9 @@ void RunTiles(const PanelJob& job) {
   TileArgs args = ArgsOf(job);
   args.operands = reinterpret_cast<uint8_t*>(job.scratch);
   const int slabs = layout.slabs();
+  // A tile that also stores operands has no registers for more than eight; many sums that all wait for the end of a short group cost more
+  // than expanding less often gains.
+  const bool eights = kFirst == Source::kStreamAndKeep || (kGroupScale && layout.chunk_k <= 32);
   for (int first = 0; first < slabs; first += kSlabs) {
     const bool last = first + kSlabs >= slabs;
     args.slabs = std::min(kSlabs, slabs - first);
@@ -81,7 +86,7 @@ void RunTiles(const PanelJob& job) {
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
     const uint8_t* const next_x = last ? x : x + size_t(first + kSlabs) * job.slab_stride;
     for (int begin = 0; begin < job.rows;) {
-      const int rows = NextTile<C>(job.rows - begin);
+      const int rows = NextTile<C>(job.rows - begin, eights);
       args.x = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
       args.c = sums + begin * kPanelRows;
       args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
@@ -99,7 +104,8 @@ template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
   if (job.rows <= kLoneTile<C>) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
   if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
-  if (job.rows <= kTwoTiles) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
+  if (!C::kManyRegisters || job.rows <= kExpandingTwice)
+    return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
   RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
