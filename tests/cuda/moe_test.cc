@@ -420,9 +420,9 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
       const auto first = static_cast<int32_t>(want_source.size()), rows = static_cast<int32_t>(of_expert[e].size());
       want_offsets.push_back(first);
       for (int32_t r = 0; r < rows; r += static_cast<int32_t>(tile_rows)) {
-        const auto count = std::min<int64_t>(rows - r, tile_rows);
-        std::vector<int32_t>& tiles = want_by_cost[cost_rows == 0 ? 0 : (count + cost_rows - 1) / cost_rows];
-        tiles.insert(tiles.end(), {static_cast<int32_t>(e), first + r, static_cast<int32_t>(count)});
+        const auto tile = std::min<int64_t>(rows - r, tile_rows);
+        std::vector<int32_t>& tiles = want_by_cost[cost_rows == 0 ? 0 : (tile + cost_rows - 1) / cost_rows];
+        tiles.insert(tiles.end(), {static_cast<int32_t>(e), first + r, static_cast<int32_t>(tile)});
       }
       for (const int32_t slot : of_expert[e]) {
         want_position[static_cast<size_t>(slot)] = static_cast<int32_t>(want_source.size());
