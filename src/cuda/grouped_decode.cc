@@ -86,6 +86,8 @@ ActivationKind KindOf(const Activation* activation) {
 }  // namespace
 
 std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch) {
+  // The registers of two CTAs an SM are one too few for units of 128 columns on sm_100 and up.
+  const int most = layout.unit_k() == 128 && arch.major >= 10 ? 1 : 2;
   std::vector<StreamVariant> variants;
   for (const int rows : {8, 16}) {
     const size_t before = variants.size();
@@ -93,7 +95,7 @@ std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch) {
       // Most work is done in large items; of few items small ones are more even. Sums of 16 rows take as many registers as those of 8
       // rows of twice as many weights.
       if (rows == 16 && (row_blocks == 4 || (row_blocks == 1 && variants.size() > before))) continue;
-      const StreamVariant variant = FitStream(layout, arch, {rows, row_blocks, 12, 0, rows == 8 && row_blocks == 1 ? 2 : 1});
+      const StreamVariant variant = FitStream(layout, arch, {rows, row_blocks, 12, 0, rows == 8 && row_blocks == 1 ? most : 1});
       if (row_blocks == 1 || variant.stages >= 3) variants.push_back(variant);
     }
   }
