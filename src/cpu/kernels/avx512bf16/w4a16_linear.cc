@@ -9,8 +9,8 @@
 //   pipeline   up to 12 rows: one tile streams the panel (tile.h), then factor, bias, round, store
 //              more: tiles of up to 12, four slabs at a time; every tile expands the codes anew. That costs a tile of twelve 3 % of its
 //              dots; leaving operands for the others costs a first tile 8 % and the others more calls for fewer dots.
-//              codes of many operations (zero points, FP8) and more than two tiles: slab by slab, the first tile keeps its operands in
-//              scratch (L1) for the others, and every tile fetches the activations of the next
+//              many rows, where chunk sums are multiplied, or codes that take many operations (zero points, FP8): slab by slab, tiles of
+//              eight; the first tile keeps its operands in scratch (L1) for the others, and every tile fetches the activations of the next
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
 //
 // vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
@@ -23,13 +23,18 @@
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
-constexpr int kExpandingTwice = 16;  // rows of two tiles that both expand codes for which it takes many operations
-constexpr int kStreamedSlabs = 4;    // 17 to 20 KiB of codes stay near for the next tile
+constexpr int kStreamedSlabs = 4;  // 17 to 20 KiB of codes stay near for the next tile
 static_assert(kSlabK * kPanelRows * 2 <= int{kExpandedBytes});
 
 /// Rows that one tile takes alone.
 template <class C>
 constexpr int kLoneTile = C::kManyRegisters ? kMaxTile - 1 : kMaxTile;
+
+/// Most rows whose tiles all expand the codes.
+template <class C, bool kGroupScale>
+constexpr int kExpandingRows = C::kManyRegisters ? 16
+                               : kGroupScale     ? 48
+                                                 : kMaxPanelRows;
 
 /// Rows of the next of several tiles: as few tiles as possible, about equal, or eights and a rest. What remains is never so little that too
 /// few dots are in flight.
@@ -104,8 +109,7 @@ template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
   if (job.rows <= kLoneTile<C>) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
   if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
-  if (!C::kManyRegisters || job.rows <= kExpandingTwice)
-    return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
+  if (job.rows <= kExpandingRows<C, kGroupScale>) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
   RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
