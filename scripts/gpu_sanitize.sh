@@ -29,6 +29,7 @@ read_probe.cu                   GpuTest.KernelsLoadOnceAndRun
 rms_norm.cu                     ModelOpsTest.RmsNormAddsTheDeltaAndNormalisesTheSum
 rope.cu                         ModelOpsTest.RopePlacesRotatedKeysAndPlainValuesInTheCache
 vector_swiglu.cu                ModelOpsTest.SwigluIsTheDefinition
+w16a16_linear_vector_sm80.cu    LinearDecode.MultipliesOneRowByFewColumns
 w4a16_grouped_decode_sm80.cu    CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
 w4a16_grouped_stream_sm80.cu    CudaMoe.HalfPrecisionActivationsAreRight
 w4a16_grouped_tile_sm90a.cu     Kernels/GroupedTileCores.MultipliesByF16/Best

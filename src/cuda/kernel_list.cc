@@ -8,6 +8,7 @@
 #include "cuda/grouped_decode.h"
 #include "cuda/linear_decode.h"
 #include "cuda/linear_tile.h"
+#include "cuda/linear_vector.h"
 #include "cuda/model_ops.h"
 #include "cuda/moe_pipeline.h"
 #include "cuda/route.h"
@@ -35,6 +36,7 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   AppendPackSpecs(arch, specs);
   AppendLinearDecodeSpecs(arch, specs);
   AppendLinearTileSpecs(arch, specs);
+  AppendLinearVectorSpecs(arch, specs);
   AppendModelOpsSpecs(arch, specs);
   AppendRouteSpecs(arch, specs);
   AppendSlotSortSpecs(arch, specs);

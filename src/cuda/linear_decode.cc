@@ -152,6 +152,7 @@ Result<LinearDecode> LinearDecode::Create(const GpuDevice& device, const TileVie
     }
     decode.loaded_.push_back(std::move(loaded));
   }
+  BILLFISH_ASSIGN_OR_RETURN(decode.vector_, LinearVector::Create(device, weight));
   return decode;
 }
 
@@ -181,6 +182,7 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
 }
 
 Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileOutput& y, CUstream stream) const {
+  if (M == 1 && vector_ && vector_->Takes(x)) return vector_->Run(x, y, stream);
   BILLFISH_ASSIGN_OR_RETURN(const OutType out, OutTypeOf(y.dtype, "a decode kernel"));
   const TileForm& form = weight_.form;
   for (int64_t first = 0; first < M; first += RowsOfPass()) {

@@ -1,12 +1,14 @@
 // y = x . W^T for few rows of x, by src/cuda/kernels/w4a16_linear_decode_sm80.cu: W is read once, at the speed of the memory.
 //
-// Create compiles or loads every variant; Run picks one by M and launches it: no allocation, no compilation, no synchronisation, no
-// workspace, so that it may be captured. Results are the same every time: each sum has one order, which depends on the shapes and the
-// device only. Objects may be used by several threads and streams at once.
+// Create compiles or loads every variant; Run picks one by M, or linear_vector.h for one row of a small weight of 16-bit codes, and
+// launches it: no allocation, no compilation, no synchronisation, no workspace, so that it may be captured. Results are the same every
+// time: each sum has one order, which depends on the shapes and the device only. Objects may be used by several threads and streams at
+// once.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "billfish/status.h"
@@ -15,6 +17,7 @@
 #include "cuda/jit.h"
 #include "cuda/linear_decode_args.h"
 #include "cuda/linear_tile.h"
+#include "cuda/linear_vector.h"
 
 namespace billfish::cuda {
 
@@ -60,6 +63,7 @@ class LinearDecode {
   const GpuDevice* device_ = nullptr;
   TileView weight_;
   std::vector<Loaded> loaded_;  ///< by rising tokens
+  std::optional<LinearVector> vector_;
 };
 
 /// The kernels of a layout on a device of this architecture, by rising tokens.

@@ -104,6 +104,24 @@ TEST(LinearDecode, MultipliesRowsThatDoNotFitIntoSharedMemory) {
   }
 }
 
+TEST(LinearDecode, MultipliesOneRowByWeightsThatTheGpuHolds) {
+  BILLFISH_NEEDS_GPU();
+  // Of an H200: every number of steps that there are kernels for, stretches of one block and of two, of one step and of none.
+  for (const auto& [N, K] : {std::pair<int64_t, int64_t>{2048, 4096}, {5120, 2048}, {5120, 2880}, {6000, 4096}}) {
+    ExpectRight(WeightOnDevice(RandomWeight(schemes::kBf16, 1, N, K)), CasesOf({1}, DType::kBF16, DType::kF32));
+  }
+}
+
+TEST(LinearDecode, MultipliesOneRowByFewColumns) {
+  BILLFISH_NEEDS_GPU();
+  for (const auto& [N, K] : {std::pair<int64_t, int64_t>{2100, 200}, {6000, 1000}, {50, 72}}) {
+    const PackedWeight weight = RandomWeight(schemes::kBf16, 1, N, K);
+    ExpectRight(WeightOnDevice(weight, Bias(weight)),
+                {{.M = 1, .y = DType::kF32}, {.M = 1}, {.M = 1, .y = DType::kF16}, {.M = 1, .y = DType::kF32, .x_offset = 1}});
+    ExpectRight(WeightOnDevice(RandomWeight(schemes::kF16, 1, N, K)), CasesOf({1}, DType::kF16, DType::kF32));
+  }
+}
+
 TEST(LinearDecode, TakesAnyStrideAndAlignment) {
   BILLFISH_NEEDS_GPU();
   for (const int64_t K : {256, 255}) {
@@ -123,8 +141,8 @@ TEST(LinearDecode, TakesAnyStrideAndAlignment) {
 
 TEST(LinearDecode, GivesTheSameBitsEveryTime) {
   BILLFISH_NEEDS_GPU();
-  for (const QuantScheme& scheme : {schemes::Int4(128, true), schemes::kNvfp4}) {
-    const int64_t N = 4096, K = 2880;
+  for (const QuantScheme& scheme : {schemes::Int4(128, true), schemes::kNvfp4, schemes::kBf16}) {
+    const int64_t N = scheme.codes == CodeBook::kBF16 ? 2048 : 4096, K = 2880;
     const WeightOnDevice on_device(RandomWeight(scheme, 1, N, K));
     const auto decode = LinearDecode::Create(Gpu(), on_device.View(), DType::kBF16);
     ASSERT_TRUE(decode) << decode.status().message();
