@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kWarps = 16, kBlockRows = 16;
 // Steps of a warp in the kernels that there are; kLinearVectorHeld take 96 of the 128 registers that a thread may have.
-constexpr std::array<int, 4> kSteps = {4, 6, 9, 12};
+constexpr std::array<int, 4> kSteps = {4, 6, 10, 12};
 static_assert(kSteps[1] == kLinearVectorHeld);
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
