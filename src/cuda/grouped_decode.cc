@@ -39,9 +39,6 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
   return variant;
 }
 
-// Tokens of a call whose kernels are to start soon rather than to stream fast.
-constexpr int64_t kFewTokens = 2;
-
 constexpr int kPhaseItems = 32;  // whose sums may wait for the next phase of K, at most
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -50,7 +47,7 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
 
 // Dynamic shared memory of a CTA: what the system's and its static part leave.
-int StreamRoom(Arch arch, const StreamVariant& v) { return (arch.SharedBytesOfSm() / v.blocks - 3072 - v.warps * ItemBytes(v)) / 16 * 16; }
+int StreamRoom(Arch arch, const StreamVariant& v) { return (arch.SharedBytesOfSm() - 4608 - v.warps * ItemBytes(v)) / 16 * 16; }
 
 int StreamRingBytes(const TileLayout& layout, const StreamVariant& v) {
   return v.warps * v.stages * GroupedStepUnits(layout, v.row_blocks) * layout.unit_bytes() * v.row_blocks / 4;
@@ -65,17 +62,13 @@ int RowBytes(const TileLayout& layout, const StreamVariant& v, int steps) {
   return steps * GroupedStepUnits(layout, v.row_blocks) * layout.unit_k() * 2 + 16;
 }
 
-// Rings take two thirds of the room at most, rows of x the rest; fewer CTAs an SM where not even a short ring would fit. A CTA alone on its
-// SM has enough on its way with half of the memory; the rest is better used for rows of x.
+// Rings take two thirds of the room at most, rows of x the rest. Half of the memory is enough on its way; the rest is better used for rows
+// of x.
 StreamVariant FitStream(const TileLayout& layout, Arch arch, StreamVariant v) {
-  constexpr int kShortest = 3, kDeepest = 6;
+  constexpr int kShortest = 2, kDeepest = 6;
   v.stages = 1;
   const int stage = StreamRingBytes(layout, v);
-  for (;; --v.blocks) {
-    v.stages = std::min({StreamRoom(arch, v) * 2 / 3 / stage, arch.SharedBytesOfSm() / 2 / stage, kDeepest});
-    if (v.stages >= kShortest || v.blocks == 1) break;
-  }
-  v.stages = std::max(v.stages, 2);
+  v.stages = std::max(std::min({StreamRoom(arch, v) * 2 / 3 / stage, arch.SharedBytesOfSm() / 2 / stage, kDeepest}), kShortest);
   return v;
 }
 
@@ -86,16 +79,14 @@ ActivationKind KindOf(const Activation* activation) {
 }  // namespace
 
 std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch) {
-  // The registers of two CTAs an SM are one too few for units of 128 columns on sm_100 and up.
-  const int most = layout.unit_k() == 128 && arch.major >= 10 ? 1 : 2;
   std::vector<StreamVariant> variants;
   for (const int rows : {8, 16}) {
     const size_t before = variants.size();
     for (const int row_blocks : {4, 2, 1}) {
-      // Most work is done in large items; of few items small ones are more even. Sums of 16 rows take as many registers as those of 8
-      // rows of twice as many weights.
-      if (rows == 16 && (row_blocks == 4 || (row_blocks == 1 && variants.size() > before))) continue;
-      const StreamVariant variant = FitStream(layout, arch, {rows, row_blocks, 12, 0, rows == 8 && row_blocks == 1 ? most : 1});
+      // Most work is done in large items; of few items smaller ones are more even. Sums of 16 rows take as many registers as those of 8
+      // rows of twice as many weights. The smallest items are for layouts whose larger ones leave no room for a ring.
+      if ((rows == 16 && row_blocks == 4) || (row_blocks == 1 && variants.size() > before)) continue;
+      const StreamVariant variant = FitStream(layout, arch, {rows, row_blocks, 12, 0});
       if (row_blocks == 1 || variant.stages >= 3) variants.push_back(variant);
     }
   }
@@ -111,7 +102,6 @@ KernelSpec StreamSpec(const TileLayout& layout, Arch arch, const StreamVariant& 
                                 {"BF_ROW_BLOCKS", variant.row_blocks},
                                 {"BF_WARPS", variant.warps},
                                 {"BF_STAGES", variant.stages},
-                                {"BF_BLOCKS", variant.blocks},
                                 {"BF_ACTIVATION", static_cast<int>(activation)}});
   spec.shared_bytes = static_cast<uint32_t>(StreamRoom(arch, variant));
   spec.hot = true;
@@ -203,6 +193,13 @@ int GroupedDecode::TileRows(int64_t rows) const {
   return variants_.back().variant.rows;
 }
 
+bool GroupedDecode::Sorts(int64_t slots) const {
+  return slots <= kBlockSortSlots && std::all_of(variants_.begin(), variants_.end(), [&](const LoadedStream& loaded) {
+           const StreamVariant& v = loaded.variant;
+           return BlockSortBytes(static_cast<int>(weight_.form.E), v.warps) <= StreamRingBytes(weight_.form.layout, v);
+         });
+}
+
 // The variant with the least time, in row blocks of the SM with the most items.
 const GroupedDecode::LoadedStream* GroupedDecode::Choose(const DecodeWork& work) const {
   const auto E = static_cast<double>(weight_.form.E), slots = static_cast<double>(work.slots);
@@ -215,8 +212,8 @@ const GroupedDecode::LoadedStream* GroupedDecode::Choose(const DecodeWork& work)
     if (v.rows < work.tile_rows) continue;
     const double items = experts * static_cast<double>(weight_.form.panels) * 4 / v.row_blocks;
     // Small items spread more evenly and start sooner; large ones cost less a byte.
-    double cost = std::ceil(items / (device_->info().sms * v.blocks)) * v.blocks * v.row_blocks;
-    cost = v.row_blocks == 1 ? 1.4 * cost : v.row_blocks == 2 ? 1.02 * cost + 12 : cost + 13;
+    double cost = std::ceil(items / device_->info().sms) * v.row_blocks;
+    cost = v.row_blocks == 1 ? 1.4 * cost : v.row_blocks == 2 ? 1.05 * cost + 12 : cost + 13;
     if (v.rows > 8) cost *= 1.1;
     if (loaded.most_rows < rows) cost *= 1.05;
     if (chosen == nullptr || cost < least) chosen = &loaded, least = cost;
@@ -256,6 +253,7 @@ GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x
   args.work_count = work.work_count;
   args.source = work.source;
   args.ids = work.ids;
+  args.position = work.position;
   args.slots = static_cast<int32_t>(work.slots);
   args.top_k = static_cast<int32_t>(work.top_k);
   args.first_expert = static_cast<int32_t>(work.first_expert);
@@ -267,8 +265,7 @@ GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x
   return args;
 }
 
-Status GroupedDecode::LaunchOn(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const {
-  if (work.ids != nullptr && work.slots <= kFewTokens * work.top_k) return LaunchFew(args, work, stream);
+Status GroupedDecode::LaunchStream(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const {
   const LoadedStream* loaded = Choose(work);
   if (loaded == nullptr) {
     return {ErrorCode::kInvalidArgument, fmt::format("grouped decode got tiles of {} rows; it has kernels for at most {}", work.tile_rows,
@@ -280,8 +277,7 @@ Status GroupedDecode::LaunchOn(GroupedDecodeArgs args, const DecodeWork& work, C
   const auto needed = static_cast<int>(std::min<int64_t>(work.tile_rows, work.slots));
   const int steps = StepsOfK(form, v);
   const int64_t tiles = MostTiles(work.slots, form.E, work.tile_rows), items = tiles * form.panels * 4 / v.row_blocks;
-  const int64_t resident = int64_t{device_->info().sms} * v.blocks;
-  const int64_t ctas = std::max(std::clamp<int64_t>(items, 1, resident), DivideUp(tiles, int64_t{kMostStreamTiles - 2}));
+  const int64_t ctas = std::max(std::clamp<int64_t>(items, 1, device_->info().sms), DivideUp(tiles, int64_t{kMostStreamTiles - 2}));
   // Sums of an item wait for the next phase of K: better those of all items of a CTA, with fewer columns of x at a time.
   const int64_t all_items = std::min(DivideUp(items, ctas), int64_t{kPhaseItems});
   const int most_waiting = static_cast<int>(std::clamp<int64_t>(room / 3 / ItemBytes(v), 1, all_items)) * ItemBytes(v);
@@ -331,7 +327,7 @@ Status GroupedDecode::LaunchToken(const GroupedDecodeArgs& args, uint32_t shared
 }
 
 Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const {
-  return LaunchOn(Arguments(work, x, x_stride, out, out_stride), work, stream);
+  return LaunchStream(Arguments(work, x, x_stride, out, out_stride), work, stream);
 }
 
 Status GroupedDecode::RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals,
@@ -339,7 +335,7 @@ Status GroupedDecode::RunGateUp(const DecodeWork& work, const void* x, int64_t x
   GroupedDecodeArgs args = Arguments(work, x, x_stride, h, h_stride);
   args.arrivals = arrivals;
   args.arrival_count = static_cast<int32_t>(count);
-  return LaunchOn(args, work, stream);
+  return LaunchFew(args, work, stream);
 }
 
 Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_stride, void* out, int64_t out_stride,
@@ -358,7 +354,7 @@ Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_s
   if (work.slots == work.top_k && few && args.x_aligned != 0 && rows <= TokenRoom(device_->arch(), token_variant_)) {
     return LaunchToken(args, static_cast<uint32_t>(rows), stream);
   }
-  return LaunchOn(args, work, stream);
+  return LaunchFew(args, work, stream);
 }
 
 void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
@@ -368,7 +364,7 @@ void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
   for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
     for (const StreamVariant& variant : StreamVariants(layout, arch)) {
-      const bool common = variant.rows == 8 && variant.row_blocks != 2;
+      const bool common = variant.rows == 8;
       if (!common && !(layout.scale == TileScale::kE8M0 && arch.major == 9)) continue;
       for (const ActivationKind activation : {ActivationKind::kNone, ActivationKind::kSwiglu}) {
         specs.push_back(StreamSpec(layout, arch, variant, false, activation));

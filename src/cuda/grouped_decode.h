@@ -23,7 +23,6 @@ struct StreamVariant {
   int row_blocks;  ///< 16-row blocks of an item
   int warps;       ///< of a CTA
   int stages;      ///< steps in a warp's ring
-  int blocks;      ///< CTAs an SM
 };
 
 /// Of w4a16_grouped_decode_sm80.cu.
@@ -35,7 +34,7 @@ struct DecodeVariant {
   int blocks;  ///< an SM
 };
 
-/// Rows behind a call: tiles that moe_sort listed, or ids of at most kDirectSlots slots that the kernel sorts itself.
+/// Rows behind a call: tiles that moe_sort listed, or ids of few slots that the kernel sorts itself.
 struct DecodeWork {
   int64_t slots = 0;
   int tile_rows = 8;  ///< GroupedDecode::TileRows; no TileWork has more rows
@@ -44,9 +43,10 @@ struct DecodeWork {
   const int32_t* source = nullptr;  ///< row of x of a sorted row; null: the sorted row itself
   const int32_t* ids = nullptr;     ///< not null: sort here
   int64_t top_k = 1, first_expert = 0;
-  bool gather = false;      ///< with ids: x has one row a token
-  bool x_padded = false;    ///< x has zeros from K up to the next multiple of 8
-  bool overlapped = false;  ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
+  int32_t* position = nullptr;  ///< [slots] with ids, of Run: where it writes the sorted row of each slot, or -1; or null
+  bool gather = false;          ///< with ids: x has one row a token
+  bool x_padded = false;        ///< x has zeros from K up to the next multiple of 8
+  bool overlapped = false;      ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
 };
 
 /// The kernel that adds up the experts of one token (w4a16_token_down_sm80.cu).
@@ -75,10 +75,13 @@ class GroupedDecode {
   /// Most rows of a tile for `rows` sorted rows over all experts.
   int TileRows(int64_t rows) const;
 
+  /// Whether Run sorts so many slots by itself.
+  bool Sorts(int64_t slots) const;
+
   /// out: [sorted rows][out_stride]. With an activation, columns from its last up to the next multiple of 8 become zero if the stride has
   /// room: such rows may be read 8 elements at a time.
   Status Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const;
-  /// The same for work with ids and few slots: gate|up clears `arrivals` counters, down combines.
+  /// The same for ids of at most kDirectSlots slots, of one token or two: gate|up clears `arrivals` counters, down combines.
   Status RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals, int64_t count,
                    CUstream stream) const;
   /// One token goes to a kernel of its own where `out` has few columns and shared memory room for h: it uses neither `out` nor the
@@ -101,7 +104,7 @@ class GroupedDecode {
   const LoadedStream* Choose(const DecodeWork& work) const;
   Status LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const;
   Status LaunchFew(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
-  Status LaunchOn(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
+  Status LaunchStream(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
 
   const GpuDevice* device_ = nullptr;
   TileView weight_;

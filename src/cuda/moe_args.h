@@ -48,13 +48,11 @@ struct NormRouteArgs {
 
 /// Slots [T][top_k] sorted by expert, in slot order within an expert. Ids outside [first_expert, first_expert + E) have no place.
 struct SortArgs {
-  const int32_t* ids = nullptr;    ///< [slots]
-  const float* weights = nullptr;  ///< [slots]
-  int32_t* offsets = nullptr;      ///< [E + 1] rows of expert e are offsets[e] .. offsets[e + 1]
-  int32_t* source = nullptr;       ///< [slots] token of each sorted row
-  int32_t* position = nullptr;     ///< [slots] sorted row of each slot, or -1
-  float* row_weight = nullptr;     ///< [slots] weight of each sorted row
-  TileWork* work = nullptr;        ///< [MostTiles] by falling cost, then expert, then row
+  const int32_t* ids = nullptr;  ///< [slots]
+  int32_t* offsets = nullptr;    ///< [E + 1] rows of expert e are offsets[e] .. offsets[e + 1]
+  int32_t* source = nullptr;     ///< [slots] token of each sorted row
+  int32_t* position = nullptr;   ///< [slots] sorted row of each slot, or -1
+  TileWork* work = nullptr;      ///< [MostTiles] by falling cost, then expert, then row
   int32_t* work_count = nullptr;
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
   int32_t tile_rows = 1;  ///< most rows of a TileWork
@@ -76,6 +74,10 @@ inline constexpr int kDirectSlots = 32;
 /// Tiles that a CTA of the kernel w4a16_grouped_stream has work of at most.
 inline constexpr int kMostStreamTiles = 64;
 
+/// Slots that its CTAs sort by themselves at most, and the shared memory that this takes until it is done.
+inline constexpr int kBlockSortSlots = 1024;
+BILLFISH_HD constexpr int BlockSortBytes(int E, int warps) { return (warps * E + 1) / 2 * 4 + (E + 1) * 4; }
+
 /// Units of its steps, which a warp takes at a time: 4-bit units of 64 columns go in pairs, but for whole panels.
 BILLFISH_HD constexpr int GroupedStepUnits(const TileLayout& layout, int row_blocks) {
   return layout.code_bits() == 4 && layout.unit_k() == 64 && row_blocks <= 2 ? 2 : 1;
@@ -96,11 +98,12 @@ struct GroupedDecodeArgs {
   int32_t phase_steps = 0;              ///< steps along K whose columns of x are in shared memory together
   int32_t round_items = 0;              ///< items whose sums may wait there for the next phase; no limit where there is one phase
   int32_t x_aligned = 1;                ///< rows of x start at multiples of 16 bytes and may be read 16 at a time
-  // Work: the list of the sort, or, with ids, at most kDirectSlots slots that the kernel sorts itself.
+  // Work: the list of the sort, or, with ids, few slots that the kernel sorts itself.
   const TileWork* work = nullptr;
   const int32_t* work_count = nullptr;
   const int32_t* source = nullptr;  ///< row of x for a sorted row; null: the sorted row itself
   const int32_t* ids = nullptr;     ///< [slots] or null
+  int32_t* position = nullptr;      ///< [slots] with ids: of the stream kernel, sorted row of each slot, to be filled in, or null
   int32_t slots = 0, top_k = 0, first_expert = 0, E = 0;
   int32_t tile_rows = 8;      ///< with ids: most rows of a tile
   int32_t gather = 0;         ///< with ids: x has a row a token (1) or a row a sorted row (0)

@@ -15,6 +15,9 @@ constexpr size_t kAlign = 256;
 constexpr int64_t kMostF32Bytes = int64_t{1} << 30;
 // Mean rows an expert from which a tile of tokens is worth more than the stream of weights.
 constexpr int64_t kDecodeMeanRows = 16;
+// Tokens that kernels of their own may take without a sort before and a combine after them, and the bytes of their experts up to which
+// starting soon is worth more than the stream's speed. One token's are always better off there.
+constexpr int64_t kFewTokens = 2, kFewBytes = int64_t{64} << 20;
 constexpr int kCombineThreads = 128;
 
 int TypeIndex(DType dtype) { return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 1 : 2; }
@@ -43,7 +46,6 @@ struct MoePipeline::Parts {
   int32_t* offsets;
   int32_t* source;
   int32_t* position;
-  float* row_weight;
   int32_t* counts;
   TileWork* work;
   int32_t* work_count;
@@ -62,6 +64,7 @@ Result<MoePipeline> MoePipeline::Create(const GpuDevice& device, const TileView&
   moe.H_ = down.form.N;
   moe.I_ = down.form.K;
   moe.first_expert_ = options.first_expert;
+  moe.expert_bytes_ = static_cast<int64_t>(gate_up.form.expert_bytes() + down.form.expert_bytes());
   moe.dtype_ = options.activation_dtype;
   BILLFISH_ASSIGN_OR_RETURN(moe.sort_, SlotSort::Create(moe.E_, device));
   for (int in = 0; in < 2; ++in) {
@@ -83,13 +86,17 @@ Result<MoePipeline> MoePipeline::Create(const GpuDevice& device, const TileView&
 
 bool MoePipeline::Decodes(int64_t slots) const { return slots <= kDecodeMeanRows * E_; }
 
-bool MoePipeline::Direct(int64_t slots) const { return slots <= kDirectSlots && Decodes(slots); }
+bool MoePipeline::Direct(int64_t T, int64_t top_k) const {
+  const int64_t slots = T * top_k;
+  return T <= kFewTokens && slots <= kDirectSlots && Decodes(slots) && (T == 1 || slots * expert_bytes_ <= kFewBytes);
+}
 
 int64_t MoePipeline::Arrivals() const { return TilePanels(H_) * 4; }
 
 DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
 
-MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
+MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base) const {
+  const int64_t slots = T * top_k;
   size_t used = 0;
   const auto take = [&](int64_t bytes) {
     std::byte* at = base + used;
@@ -97,13 +104,12 @@ MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
     return at;
   };
   Parts parts{};
-  if (Direct(slots)) {
+  if (Direct(T, top_k)) {
     parts.arrivals = reinterpret_cast<int32_t*>(take(Arrivals() * 4));
   } else {
     parts.position = reinterpret_cast<int32_t*>(take(slots * 4));
     parts.offsets = reinterpret_cast<int32_t*>(take((E_ + 1) * 4));
     parts.source = reinterpret_cast<int32_t*>(take(slots * 4));
-    parts.row_weight = reinterpret_cast<float*>(take(slots * 4));
     parts.counts = reinterpret_cast<int32_t*>(take(SlotSort::ScratchCounts(slots, E_) * 4));
     parts.work_count = reinterpret_cast<int32_t*>(take(4));
     parts.work = reinterpret_cast<TileWork*>(take(MostTiles(slots, E_, 1) * static_cast<int64_t>(sizeof(TileWork))));
@@ -114,7 +120,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t slots, std::byte* base) const {
   return parts;
 }
 
-size_t MoePipeline::WorkspaceBytes(int64_t T, int64_t top_k) const { return Carve(T * top_k, nullptr).bytes; }
+size_t MoePipeline::WorkspaceBytes(int64_t T, int64_t top_k) const { return Carve(T, top_k, nullptr).bytes; }
 
 Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUstream stream) const {
   if (call.T == 0) return OkStatus();
@@ -123,7 +129,7 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
     return {ErrorCode::kInvalidArgument,
             fmt::format("{} tokens with {} experts each are too many slots; give fewer than 2^31 a call", call.T, call.top_k)};
   }
-  const Parts parts = Carve(slots, workspace.data());
+  const Parts parts = Carve(call.T, call.top_k, workspace.data());
   if (workspace.size() < parts.bytes || reinterpret_cast<uintptr_t>(workspace.data()) % kAlign != 0) {
     return {ErrorCode::kOutOfMemory,
             fmt::format("the expert block needs {} bytes of device memory, aligned to {}, for {} slots and got {} at {}; reserve "
@@ -131,7 +137,7 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
                         parts.bytes, kAlign, slots, workspace.size(), static_cast<const void*>(workspace.data()))};
   }
   BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
-  if (Direct(slots)) return FewSlots(call, parts, stream);
+  if (Direct(call.T, call.top_k)) return FewSlots(call, parts, stream);
   BILLFISH_RETURN_IF_ERROR(Experts(call, parts, stream));
   return Combine(call, parts, stream);
 }
@@ -144,8 +150,7 @@ Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream s
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
   // Tokens have different experts, but for odd callers: then an expert has several tiles.
-  work.tile_rows =
-      static_cast<int>(std::min<int64_t>(std::min(decode_gate_up_->TileRows(work.slots), decode_down_->TileRows(work.slots)), call.T));
+  work.tile_rows = static_cast<int>(call.T);
   work.ids = call.ids;
   work.gather = true;
   BILLFISH_RETURN_IF_ERROR(decode_gate_up_->RunGateUp(work, call.x, call.x_stride, parts.h, h_stride, parts.arrivals, Arrivals(), stream));
@@ -159,11 +164,9 @@ Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream s
 Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows, int cost_rows, CUstream stream) const {
   SortArgs args;
   args.ids = call.ids;
-  args.weights = call.weights;
   args.offsets = parts.offsets;
   args.source = parts.source;
   args.position = parts.position;
-  args.row_weight = parts.row_weight;
   args.counts = parts.counts;
   args.work = parts.work;
   args.work_count = parts.work_count;
@@ -200,12 +203,20 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
   work.top_k = call.top_k;
   work.first_expert = first_expert_;
   work.tile_rows = std::min(decode_gate_up_->TileRows(slots), decode_down_->TileRows(slots));
-  BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, 0, stream));
-  work.work = parts.work;
-  work.work_count = parts.work_count;
-  work.source = parts.source;
+  if (decode_gate_up_->Sorts(slots) && decode_down_->Sorts(slots)) {
+    work.ids = call.ids;
+    work.gather = true;
+    work.position = parts.position;
+  } else {
+    BILLFISH_RETURN_IF_ERROR(Sort(call, parts, work.tile_rows, 0, stream));
+    work.work = parts.work;
+    work.work_count = parts.work_count;
+    work.source = parts.source;
+  }
   BILLFISH_RETURN_IF_ERROR(decode_gate_up_->Run(work, call.x, call.x_stride, parts.h, h_stride, stream));
   work.source = nullptr;
+  work.gather = false;
+  work.position = nullptr;
   work.x_padded = true;
   work.overlapped = true;
   return decode_down_->Run(work, parts.h, h_stride, parts.out, H_, stream);

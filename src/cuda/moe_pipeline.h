@@ -5,7 +5,7 @@
 //   down      out[r] = W_down[e] h[r] + b_down                     fp32; bf16 where fp32 would take more than kMostF32Bytes
 //   combine   y[t] = (addend[t]) + sum_j weights[t][j] out[row of slot t, j]
 //
-// At most kDirectSlots slots take two launches: the decode kernels sort for themselves, and down combines.
+// Few slots need no sort: the decode kernels sort for themselves. One token, or two of small experts, takes two launches: down combines.
 // Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it may be
 // captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each call
 // with its own workspace.
@@ -60,17 +60,17 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
 
  private:
   struct Parts;
-  Parts Carve(int64_t slots, std::byte* base) const;
+  Parts Carve(int64_t T, int64_t top_k, std::byte* base) const;
   Status FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Sort(const MoeCall& call, const Parts& parts, int tile_rows, int cost_rows, CUstream stream) const;
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
-  bool Direct(int64_t slots) const;
+  bool Direct(int64_t T, int64_t top_k) const;
   int64_t Arrivals() const;  ///< counters of down: one for each 16 columns
   DType OutType(int64_t slots) const;
 
   const GpuDevice* device_ = nullptr;
-  int64_t E_ = 0, H_ = 0, I_ = 0, first_expert_ = 0;
+  int64_t E_ = 0, H_ = 0, I_ = 0, first_expert_ = 0, expert_bytes_ = 0;
   DType dtype_ = DType::kBF16;
   SlotSort sort_;
   LoadedKernel combine_[2][3];  ///< by type of out (fp32, bf16), then of y (fp32, bf16, fp16)

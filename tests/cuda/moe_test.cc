@@ -200,9 +200,9 @@ TEST(CudaMoe, EqualsItsDefinitionForEveryFormat) {
 
 TEST(CudaMoe, EqualsItsDefinitionForOddShapes) {
   BILLFISH_NEEDS_GPU();
-  for (const Shape& shape :
-       {Shape{3, 2, 72, 40, 1}, Shape{3, 2, 72, 40, 13}, Shape{4, 4, 200, 104, 5}, Shape{1, 1, 64, 32, 20}, Shape{7, 1, 32, 300, 3},
-        Shape{64, 8, 96, 64, 4}, Shape{64, 8, 96, 64, 5}, Shape{16, 6, 520, 88, 31}, Shape{16, 6, 520, 88, 1}, Shape{9, 9, 136, 232, 1}}) {
+  for (const Shape& shape : {Shape{3, 2, 72, 40, 1}, Shape{3, 2, 72, 40, 13}, Shape{4, 4, 200, 104, 5}, Shape{1, 1, 64, 32, 20},
+                             Shape{7, 1, 32, 300, 3}, Shape{64, 8, 96, 64, 4}, Shape{64, 8, 96, 64, 5}, Shape{16, 6, 520, 88, 31},
+                             Shape{16, 6, 520, 88, 1}, Shape{9, 9, 136, 232, 1}, Shape{96, 8, 72, 40, 150}}) {
     MoeFixture fixture = RandomLayer(schemes::kNvfp4, shape, {Kind::kSwiglu}, 70);
     AddBiases(fixture, 80);
     EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance)
@@ -385,21 +385,18 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < slots; ++i)
       ids.push_back(static_cast<int32_t>(rng() % static_cast<uint64_t>(E + 3)) - 1);  // -1 and E, E + 1 too
-    const std::vector<float> weights = test::Gaussian(static_cast<size_t>(slots), 1);
     const auto sort = SlotSort::Create(E, *GpuDevice::Get(0).value());
     ASSERT_TRUE(sort) << sort.status().message();
     const auto ints = [](int64_t n) { return Upload(std::vector<int32_t>(static_cast<size_t>(n), -9).data(), DType::kI32, n); };
-    const auto ids_d = Upload(ids.data(), DType::kI32, slots), weights_d = Upload(weights.data(), DType::kF32, slots);
-    const auto offsets = ints(E + 1), source = ints(slots), position = ints(slots), row_weight = ints(slots), count = ints(1);
+    const auto ids_d = Upload(ids.data(), DType::kI32, slots);
+    const auto offsets = ints(E + 1), source = ints(slots), position = ints(slots), count = ints(1);
     const auto scratch = ints(SlotSort::ScratchCounts(slots, E));
     const auto work = ints(MostTiles(slots, E, tile_rows) * 3);
     SortArgs args;
     args.ids = reinterpret_cast<const int32_t*>(ids_d->data());
-    args.weights = reinterpret_cast<const float*>(weights_d->data());
     args.offsets = reinterpret_cast<int32_t*>(offsets->data());
     args.source = reinterpret_cast<int32_t*>(source->data());
     args.position = reinterpret_cast<int32_t*>(position->data());
-    args.row_weight = reinterpret_cast<float*>(row_weight->data());
     args.work = reinterpret_cast<TileWork*>(work->data());
     args.work_count = reinterpret_cast<int32_t*>(count->data());
     args.counts = reinterpret_cast<int32_t*>(scratch->data());
@@ -415,7 +412,6 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
     }
     std::vector<int32_t> want_offsets, want_position(static_cast<size_t>(slots), -1), want_source;
     std::map<int64_t, std::vector<int32_t>, std::greater<>> want_by_cost;
-    std::vector<float> want_weight;
     for (size_t e = 0; e < of_expert.size(); ++e) {
       const auto first = static_cast<int32_t>(want_source.size()), rows = static_cast<int32_t>(of_expert[e].size());
       want_offsets.push_back(first);
@@ -427,7 +423,6 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
       for (const int32_t slot : of_expert[e]) {
         want_position[static_cast<size_t>(slot)] = static_cast<int32_t>(want_source.size());
         want_source.push_back(slot);
-        want_weight.push_back(weights[static_cast<size_t>(slot)]);
       }
     }
     want_offsets.push_back(static_cast<int32_t>(want_source.size()));
@@ -437,7 +432,6 @@ TEST(CudaMoe, SortsAnyNumberOfSlotsByExpertAndKeepsTheirOrder) {
     EXPECT_EQ(Download<int32_t>(offsets->data(), DType::kI32, E + 1), want_offsets);
     EXPECT_EQ(Download<int32_t>(position->data(), DType::kI32, slots), want_position);
     EXPECT_EQ(Download<int32_t>(source->data(), DType::kI32, sorted), want_source);
-    EXPECT_EQ(Download<float>(row_weight->data(), DType::kF32, sorted), want_weight);
     ASSERT_EQ(Download<int32_t>(count->data(), DType::kI32, 1)[0], static_cast<int32_t>(want_work.size() / 3));
     EXPECT_EQ(Download<int32_t>(work->data(), DType::kI32, static_cast<int64_t>(want_work.size())), want_work);
   }

@@ -60,7 +60,9 @@ class TileRowsOfX {
 
  private:
   __device__ __forceinline__ const uint16_t* RowOf(const StreamLine& line, int sorted) const {
-    const int row = line.source == nullptr ? sorted : line.source[sorted];
+    const int row = line.tokens != nullptr   ? line.tokens[sorted - line.tiles[0].first_row]
+                    : line.source == nullptr ? sorted
+                                             : line.source[sorted];
     return static_cast<const uint16_t*>(args_.x) + row * args_.x_stride;
   }
 

@@ -10,8 +10,9 @@ struct StreamLine {
   uint32_t tile_items = 1;           ///< of each tile
   int first_item = 0, end_item = 0;  ///< of this CTA
   int first_tile = 0, tile_count = 0;
-  const TileWork* tiles = nullptr;  ///< from first_tile on
-  const int32_t* source = nullptr;  ///< row of x of a sorted row; null: the sorted row itself
+  const TileWork* tiles = nullptr;   ///< from first_tile on
+  const int32_t* source = nullptr;   ///< row of x of a sorted row; null: the sorted row itself, but for `tokens`
+  const uint16_t* tokens = nullptr;  ///< the same from the first row of the first tile on, or null
 
   StreamLine() = default;
   __device__ __forceinline__ StreamLine(int all_tiles, uint32_t tile_items_) : tile_items(tile_items_) {

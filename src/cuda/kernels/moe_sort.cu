@@ -101,7 +101,6 @@ extern "C" __global__ void __launch_bounds__(1024) moe_sort(const __grid_constan
     const int row = places.row[e] + mine[e] + (base == first_slot ? first_rank : args.position[slot]);
     args.position[slot] = row;
     args.source[row] = slot / args.top_k;
-    args.row_weight[row] = args.weights[slot];
   }
   ListTiles(args, places, carry);
 }

@@ -93,7 +93,6 @@ __device__ void MoveChunk(const SortArgs& args) {
   const int row = args.offsets[e] + args.counts[static_cast<int64_t>(blockIdx.x) * args.E + e] + args.position[slot];
   args.position[slot] = row;
   args.source[row] = slot / args.top_k;
-  args.row_weight[row] = args.weights[slot];
 }
 }  // namespace
 

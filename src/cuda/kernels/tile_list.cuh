@@ -88,18 +88,18 @@ __device__ __forceinline__ void PlaceTiles(const SortArgs& args, const TilePlace
   places.rest[expert] = at;
 }
 
-/// Writes the list, a warp an expert, once all places are there.
+/// Writes the list, a thread an expert, once all places are there.
 __device__ __forceinline__ void ListTiles(const SortArgs& args, const TilePlaces& places, const Extent& total) {
-  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  for (int e = threadIdx.x / 32; e < args.E; e += warps) {
-    const int first = places.row[e], rows = places.row[e + 1] - first, whole = rows / args.tile_rows, rest = rows - whole * args.tile_rows;
-    for (int i = lane; i < whole; i += 32) args.work[places.whole[e] + i] = TileWork{e, first + i * args.tile_rows, args.tile_rows};
-    if (rest == 0 || lane != 0) continue;
-    int at = places.rest[e];
-    const int cost = CostOf(args, rest);
+  for (int e = threadIdx.x; e < args.E; e += blockDim.x) {
+    int row = places.row[e], at = places.whole[e];
+    const int end = places.row[e + 1];
+    for (; end - row >= args.tile_rows; row += args.tile_rows) args.work[at++] = TileWork{e, row, args.tile_rows};
+    if (row == end) continue;
+    at = places.rest[e];
+    const int cost = CostOf(args, end - row);
 #pragma unroll
     for (int c = 0; c < kTileCosts; ++c) at += c < cost ? total.tiles[c] : 0;
-    args.work[at] = TileWork{e, first + whole * args.tile_rows, rest};
+    args.work[at] = TileWork{e, row, end - row};
   }
 }
 
