@@ -14,6 +14,7 @@
 // belong to them. Nothing in the main loop waits for another warp. At the end of an item the warps add up through shared memory, warp w < 4
 // the 16-row block w of every panel, always in the order of the warps; the rings are already filling with the next item. Blocks stride over
 // the items in a fixed order: the result depends on nothing but the routing.
+#define BF_SHIFTS
 #include "cuda/kernels/activation.cuh"
 #include "cuda/kernels/async_copy.cuh"
 #include "cuda/kernels/dependent_launch.cuh"

@@ -7,6 +7,7 @@
 // A block takes 16 rows of y at a time, all experts of them, so that sums meet in shared memory and nothing is left for another kernel.
 // Its warps take equal parts of the units of all experts one behind the other: the first weights are on their way while the kernel before
 // still computes h. Rows of h are sorted by expert, as the gate|up kernel left them. The order of every sum depends on the ids alone.
+#define BF_SHIFTS
 #include "cuda/kernels/async_copy.cuh"
 #include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/held_unit.cuh"

@@ -88,12 +88,20 @@ __device__ __forceinline__ constexpr int GroupOf(int block, int plane) {
 }
 
 /// x << kBits as a multiplication by a number that a host could change, of which the compiler cannot make a shift: shifts compete with the
-/// masks for the pipe that decoding is bound by, multiplications have one of their own.
+/// masks for the pipe that decoding is bound by, multiplications have one of their own. Each launch fetches that number anew, so a kernel
+/// that is soon over and waits for memory anyway defines BF_SHIFTS.
+#ifdef BF_SHIFTS
+template <int kBits>
+__device__ __forceinline__ uint32_t ShiftLeft(uint32_t x) {
+  return x << kBits;
+}
+#else
 __constant__ uint32_t powers_of_two[] = {1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9};
 template <int kBits>
 __device__ __forceinline__ uint32_t ShiftLeft(uint32_t x) {
   return x * powers_of_two[kBits];
 }
+#endif
 
 /// (x & mask) | base in one instruction: left alone, the compiler spends two to keep both constants immediate.
 __device__ __forceinline__ uint32_t MaskOr(uint32_t x, uint32_t mask, uint32_t base) {
