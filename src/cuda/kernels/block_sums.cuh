@@ -167,36 +167,54 @@ class BlockSums {
 #endif
   }
 
-  __device__ __forceinline__ void Store(int block, int warp, int lane, const Sums& v) const {
+  __device__ __forceinline__ void Store(int block, int warp, int lane, Sums& v) const {
     __syncwarp();
+    const int row = lane / 4, first = (first_block_ + block) * kRows + row;
+    if (args_.row_scale != nullptr || args_.bias != nullptr) {
 #pragma unroll
-    for (int rb = 0; rb < kRowBlocks; ++rb) {
-      const int row = rb * 16 + lane / 4, n = (first_block_ + block) * kRows + row;
-      float low = 1.0f, high = 1.0f, low_bias = 0.0f, high_bias = 0.0f;
-      if (args_.row_scale != nullptr) low = shared_->row_scale[warp][row], high = shared_->row_scale[warp][row + 8];
-      if (args_.bias != nullptr) low_bias = shared_->bias[warp][row], high_bias = shared_->bias[warp][row + 8];
+      for (int rb = 0; rb < kRowBlocks; ++rb) {
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        const int token = t * 8 + lane % 4 * 2;
-        StorePair(token, n, fmaf(v[rb][t][0], low, low_bias), fmaf(v[rb][t][2], high, high_bias));
-        StorePair(token + 1, n, fmaf(v[rb][t][1], low, low_bias), fmaf(v[rb][t][3], high, high_bias));
+        for (int half = 0; half < 2; ++half) {
+          const int at = rb * 16 + half * 8 + row;
+          const float factor = args_.row_scale != nullptr ? shared_->row_scale[warp][at] : 1.0f;
+          const float bias = args_.bias != nullptr ? shared_->bias[warp][at] : 0.0f;
+#pragma unroll
+          for (int i = 0; i < 2 * kTiles; ++i) {
+            float& sum = v[rb][i / 2][2 * half + i % 2];
+            sum = fmaf(sum, factor, bias);
+          }
+        }
       }
+    }
+    const int token = lane % 4 * 2;
+    const int64_t at = token * args_.y_stride + first;
+#pragma unroll
+    for (int i = 0; i < 2 * kTiles; ++i) {
+      const int more = i / 2 * 8 + i % 2;
+      if (token + more < args_.M) StoreToken(at + more * args_.y_stride, args_.N - first, v, i);
     }
   }
 
-  // Features n and n + 8 of a token.
-  __device__ __forceinline__ void StorePair(int token, int n, float low, float high) const {
-    if (token >= args_.M) return;
-    const int64_t at = token * args_.y_stride + n;
+  // Of one token the features from `at` on that the lane has sums of, every eighth, below `left`; i counts its tokens.
+  __device__ __forceinline__ void StoreToken(int64_t at, int left, const Sums& v, int i) const {
+    const int n = i / 2, low = i % 2;
+    asm volatile("" : "+l"(at));  // to be computed once, not for each store
     if (args_.out == OutType::kF32) {
       float* y = static_cast<float*>(args_.y) + at;
-      if (n < args_.N) y[0] = low;
-      if (n + 8 < args_.N) y[8] = high;
+#pragma unroll
+      for (int rb = 0; rb < kRowBlocks; ++rb) {
+        if (rb * 16 < left) y[rb * 16] = v[rb][n][low];
+        if (rb * 16 + 8 < left) y[rb * 16 + 8] = v[rb][n][low + 2];
+      }
     } else {
-      const uint32_t pair = args_.out == OutType::kBF16 ? BF16PairFromFloats(low, high) : F16PairFromFloats(low, high);
       uint16_t* y = static_cast<uint16_t*>(args_.y) + at;
-      if (n < args_.N) y[0] = static_cast<uint16_t>(pair & 0xffffu);
-      if (n + 8 < args_.N) y[8] = static_cast<uint16_t>(pair >> 16);
+#pragma unroll
+      for (int rb = 0; rb < kRowBlocks; ++rb) {
+        const float a = v[rb][n][low], b = v[rb][n][low + 2];
+        const uint32_t pair = args_.out == OutType::kBF16 ? BF16PairFromFloats(a, b) : F16PairFromFloats(a, b);
+        if (rb * 16 < left) y[rb * 16] = static_cast<uint16_t>(pair & 0xffffu);
+        if (rb * 16 + 8 < left) y[rb * 16 + 8] = static_cast<uint16_t>(pair >> 16);
+      }
     }
   }
 
