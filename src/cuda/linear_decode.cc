@@ -74,21 +74,30 @@ Result<int> ActiveClusters(const GpuDevice& device, const LoadedKernel& kernel, 
   return std::min(clusters, ctas / size);
 }
 
-// Microseconds of a call on an H200, fitted to measurements; only the ratios matter. `blocks` of rows and `slice` steps are the most that a
-// CTA has, `per_sm` the CTAs of the fullest SM: its share of the weight in whole steps of each warp, its copies of x, and the meetings of
-// clusters at the end of each block. An SM with one of the two CTAs that it has room for has half of its speed. Two begin faster, since the
-// next call may begin beside the last one.
+// Microseconds of a call on an H200, fitted to measurements; only the ratios matter. The CTA that has most has `blocks` blocks of rows and
+// `slice` steps of K, and the fullest SM `per_sm` CTAs.
 double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t blocks, int64_t slice, int splits_log2, int64_t per_sm,
                 int64_t x_bytes) {
+  struct Costs {
+    double start;    // and end
+    double weight;   // of a KB of an SM's share, in whole steps of each warp
+    double x;        // of a KB of its copies of x
+    double split;    // of each halving of K
+    double meeting;  // of each block for which a cluster meets
+  };
   const bool few = v.tokens == 8, narrow = v.row_blocks == 1;
   const int64_t steps = DivideUp(blocks * slice, v.warps) * v.warps;
-  const double ctas = static_cast<double>(per_sm);
-  const double start = !few ? (narrow ? 3.2 : 3.7) : v.blocks > 1 ? 2.5 : narrow ? 3.4 : 3.0;
-  const double rate = few ? (narrow ? 0.030 : 0.0273) : (narrow ? 0.0343 : 0.029) * (splits_log2 == 3 ? 1.2 : 1.0);
-  const double weight = rate * v.blocks * static_cast<double>(steps * StepBytes(layout, v)) / 1e3;
-  const double x = (v.stream_x ? 8.0 * static_cast<double>(blocks) : ctas) * (few ? 0.017 : 0.02) * static_cast<double>(x_bytes) / 1e3;
-  const double meetings = splits_log2 == 0 ? 0.0 : ctas * static_cast<double>(blocks) * (few ? 0.03 : 0.05);
-  return start + weight + x + meetings + (few ? 0.4 * splits_log2 : 0.0);
+  const Costs costs =
+      !few            ? (narrow ? Costs{0.9, splits_log2 == 3 ? 0.032 : 0.0264, 0.052, 0.18, 0.14} : Costs{2.1, 0.0236, 0.04, 0.13, 0.19})
+      : !narrow       ? Costs{3.3, 0.0267, 0.03, 0.15, 0.015}
+      : v.blocks == 1 ? Costs{3.4, 0.03, 0.022, 0.4, 0.03}
+      : per_sm > 1    ? Costs{steps < 4 * v.warps ? 2.7 : 1.9, 0.0295, 0.028, 0.5, 0.04}
+                      : Costs{2.3, 0.03, 0.03, 0.15, 0.02};
+  const auto ctas = static_cast<double>(per_sm);
+  const double weight = ctas * static_cast<double>(steps * StepBytes(layout, v)) / 1e3;
+  const double x = (v.stream_x ? 8.0 * static_cast<double>(blocks) : ctas) * static_cast<double>(x_bytes) / 1e3;
+  const double meetings = splits_log2 == 0 ? 0.0 : ctas * static_cast<double>(blocks);
+  return costs.start + costs.weight * weight + costs.x * x + costs.split * splits_log2 + costs.meeting * meetings;
 }
 
 }  // namespace
@@ -99,14 +108,17 @@ std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, 
   const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8;
   std::vector<LinearDecodeVariant> variants;
   for (const int tokens : {8, 16}) {
-    for (const bool stream_x : {false, true}) {
-      if (!wide) variants.push_back({.tokens = tokens, .row_blocks = 2, .warps = warps, .stream_x = stream_x});
-      if (wide || !stream_x) variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = warps, .stream_x = stream_x});
-    }
-    // Of small weights a warp's share should be on its way before x is there.
-    if (tokens == 8 && !wide && SharedOfBlock(arch, 2) > kHalfShared) {
-      variants.push_back({.tokens = tokens, .row_blocks = 1, .warps = 8, .blocks = 2, .stages = 8});
-    }
+    const LinearDecodeVariant streamed{.tokens = tokens, .row_blocks = wide ? 1 : 2, .warps = warps, .stream_x = true};
+    LinearDecodeVariant large = streamed, small = streamed;
+    large.stream_x = small.stream_x = false;
+    // Scales that are folded into the codes leave registers for more warps, which decoding for more rows of x needs more than bytes in
+    // flight.
+    if (tokens == 16 && warps == 16 && !wide && layout.scale_size() == 1 && HasClusters(arch)) large.warps = 20, large.stages = 2;
+    small.row_blocks = 1;
+    if (tokens == 8 && SharedOfBlock(arch, 2) > kHalfShared) small.blocks = 2;
+    variants.push_back(large);
+    if (!wide) variants.push_back(small);
+    variants.push_back(streamed);
   }
   return variants;
 }
@@ -168,14 +180,19 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M) const {
     if (v.tokens != tokens) continue;
     for (int s = 0; s <= kMostSplitsLog2; ++s) {
       if (loaded_[i].clusters[static_cast<size_t>(s)] == 0) continue;
-      const int64_t clusters = std::min<int64_t>(loaded_[i].clusters[static_cast<size_t>(s)], Blocks(form, v));
-      if (SharedBytes(form, v, Steps(), s, clusters, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
-      const int64_t blocks = DivideUp(Blocks(form, v), clusters), slice = DivideUp(Steps(), int64_t{1} << s);
-      const int64_t per_sm = DivideUp(clusters << s, device_->info().sms);
-      const double time = CallTime(form.layout, v, blocks, slice, s, per_sm, M * XRowBytes(form.layout, Steps(), s));
-      if (time >= best) continue;
-      best = time;
-      plan = {i, s, static_cast<int>(clusters)};
+      for (int per_sm = 1; per_sm <= v.blocks; ++per_sm) {
+        const int64_t clusters = std::min<int64_t>(loaded_[i].clusters[static_cast<size_t>(s)] * per_sm / v.blocks, Blocks(form, v));
+        // CTAs that leave room on their SMs let those of the next call begin beside them; where they leave some SMs empty, these get two.
+        const int64_t ctas = clusters << s, sms = device_->info().sms;
+        if (per_sm < v.blocks && ctas != sms) continue;
+        if (SharedBytes(form, v, Steps(), s, clusters, M) > SharedOfBlock(device_->arch(), v.blocks)) continue;
+        const int64_t blocks = DivideUp(Blocks(form, v), clusters), slice = DivideUp(Steps(), int64_t{1} << s);
+        const double time = CallTime(form.layout, v, blocks, slice, s, DivideUp(ctas, sms), M * XRowBytes(form.layout, Steps(), s)) +
+                            (v.blocks > 1 && ctas < sms ? 1.0 : 0.0);
+        if (time >= best) continue;
+        best = time;
+        plan = {i, s, static_cast<int>(clusters)};
+      }
     }
   }
   return plan;
