@@ -34,7 +34,7 @@ Result<DriverApi> OpenDriver(const char* library) {
   if (missing != nullptr) {
     return Status(
         ErrorCode::kNotFound,
-        fmt::format("a GPU was asked for, but the CUDA driver {} has no {}; billfish needs a driver for CUDA 11.8 or later (520 or "
+        fmt::format("a GPU was asked for, but the CUDA driver {} has no {}; billfish needs a driver for CUDA 12.0 or later (525 or "
                     "later), update it or use the CPU",
                     library, missing));
   }

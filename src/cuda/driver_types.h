@@ -1,6 +1,6 @@
 // The types, enumerators and attribute numbers of the CUDA driver that billfish uses, so that no toolkit is needed to build.
 //
-// Source: the CUDA Driver API reference, version 13.0. The numbers and layouts are its binary interface, stable since CUDA 11.8.
+// Source: the CUDA Driver API reference, version 13.0. The numbers and layouts are its binary interface, stable since CUDA 12.0.
 // Everything lies in billfish::cuda, so that a program may include <cuda.h> beside it.
 #pragma once
 
@@ -48,6 +48,9 @@ enum CUfunction_attribute : int {
   kFunctionMaxDynamicSharedBytes = 8,
   kFunctionNonPortableClusterAllowed = 14,
 };
+
+// What cuTensorMapEncodeTiled takes.
+inline constexpr int kTensorUint16 = 1, kTensorNoInterleave = 0, kTensorSwizzle128 = 3, kTensorL2Promotion256 = 3, kTensorFillZeros = 0;
 
 inline constexpr unsigned kStreamNonBlocking = 1;
 inline constexpr unsigned kEventDefault = 0;

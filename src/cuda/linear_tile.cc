@@ -9,13 +9,15 @@
 #include <utility>
 
 #include "core/status_macros.h"
+#include "cuda/driver.h"
+#include "cuda/driver_api.h"
 #include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kBandRows = 2048;                // of x: 16 MB at K = 4096, which stays in every L2
-constexpr std::array<int, 3> kSplits = {1, 2, 3};  // four gain nothing over three on an H200
+constexpr std::array<int, 3> kSplits = {1, 2, 3};  // three gain nothing over two with wgmma, four nothing over three without
 
 // What a block may take if so many share an SM: each costs 1 KB of the system's, and the kernels' rows of x up to another.
 uint32_t MostSharedBytes(Arch arch, int ctas) { return static_cast<uint32_t>(arch.SharedBytesOfSm() / ctas - 2 * 1024); }
@@ -59,45 +61,71 @@ Result<LinearTileArgs> ArgsOf(const TileView& weight, bool gated, const void* x,
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Tells the copies of tensors about x: boxes of 64 columns x `rows`, in the 128-byte swizzle of wgmma.
+Status DescribeBoxes(const void* x, int64_t K, int64_t M, int64_t stride, int rows, TensorMap& map) {
+  BILLFISH_ASSIGN_OR_RETURN(const DriverApi* driver, Driver());
+  const std::array<uint64_t, 2> extent = {static_cast<uint64_t>(K), static_cast<uint64_t>(M)};
+  const auto row_bytes = static_cast<uint64_t>(stride * 2);
+  const std::array<uint32_t, 2> box = {kBlockK, static_cast<uint32_t>(rows)}, steps = {1, 1};
+  return Check(driver->TensorMapEncodeTiled(&map, kTensorUint16, 2, const_cast<void*>(x), extent.data(), &row_bytes, box.data(),
+                                            steps.data(), kTensorNoInterleave, kTensorSwizzle128, kTensorL2Promotion256, kTensorFillZeros),
+               "describing the rows of x to the tensor copies");
+}
+
 struct Choice {
   size_t variant = 0;
+  int panels = 0;  ///< of a tile
   int splits = 1;
 };
 
-// Cycles that a block alone on its SM needs for one unit of K. Constants fitted to an H200 (nvfp4 and int4, 32 to 4096 rows).
-double UnitCycles(const TileLayout& layout, const TileVariant& v) {
+// Cycles of a block of a tile kernel for one tile, `sharing` of them on an SM. Constants fitted to an H200 (nvfp4 and int4, 16 to 4096
+// rows).
+double TileCycles(const TileForm& form, const TileVariant& v, int panels, int splits, double sharing) {
+  const TileLayout& layout = form.layout;
+  const auto units = static_cast<double>(DivideUp(form.units, splits));
   const double k16 = layout.unit_k() / 16.0;
   if (v.wgmma) {
-    // The tensor cores take tokens / 2 cycles for 64 rows. A step costs latency as well, and so does the turn of a stage.
-    const double tensor = v.out() / 64.0 * v.tokens() / 2;
-    return k16 * std::max(60 + 0.8 * tensor, 1.35 * tensor) + 450.0 / v.units;
+    // For 64 rows and 16 columns the tensor cores take tokens / 2 cycles and hide most of the decoding; a warpgroup alone hides little.
+    const double tensor = v.tokens() / 2.0, decode = layout.code_bits() == 16 ? 4 : 22;
+    const double step = std::max(panels * std::max(decode + 0.55 * tensor, 1.03 * tensor),
+                                 static_cast<double>(DivideUp(panels, v.warps_m / 4)) * (56 + tensor));
+    // x and weight from L2, 25 bytes a cycle.
+    const double copied = (v.tokens() * 32.0 + panels * layout.unit_bytes() / k16) / 25;
+    return units * k16 * std::max(step, copied) + 9000 + (splits > 1 ? 2000 : 0);
   }
   // MMAs and everything else take turns at issue.
   const double decode = layout.code_bits() == 16 ? 0 : layout.codes == TileCodes::kE2M1 ? 19 : layout.code_bits() == 8 ? 20 : 11;
   const double scale = ScalesAccumulator(layout) ? 4.0 * v.m16 * v.n8 * 16 / layout.group : 0;
   const double warp = 9.0 * v.m16 * v.n8 + 1.3 * (v.m16 * (decode + 2) + v.n8 + scale);
-  return k16 * std::max(warp * v.threads() / 128.0, 200.0);
+  // Blocks that share an SM take turns, but hide each other's latency.
+  const double slower = sharing > 1 ? 0.82 * sharing : 1;
+  return slower * units * k16 * std::max(warp * v.threads() / 128.0, 200.0) + 1500 + (splits > 1 ? 5000 : 0);
 }
 
-// The variant and split with the least estimated time. Depends on shapes and device only.
-Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, int64_t M, const CudaDeviceInfo& gpu) {
+// Blocks that run at once as clusters of `splits`. A cluster lies in one part of the chip; parts are multiples of two SMs, not of three.
+int64_t BlocksAtOnce(const CudaDeviceInfo& gpu, const TileVariant& v, int splits) {
+  const int64_t sms = splits == 1 ? gpu.sms : splits == 2 ? gpu.sms / 2 * 2 : gpu.sms * 88 / 100;
+  return sms * v.ctas_per_sm;
+}
+
+// The variant, tile and split with the least estimated time. Depends on shapes and device only.
+Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, int64_t M, const GpuDevice& device) {
+  const CudaDeviceInfo& gpu = device.info();
   Choice best;
   double best_time = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < variants.size(); ++i) {
     const TileVariant& v = variants[i];
-    const int64_t tiles = DivideUp(form.panels * kPanelRows, v.out()) * DivideUp(M, v.tokens());
-    for (const int splits : kSplits) {
-      // A cluster lies in one part of the chip; parts are not multiples of three SMs, so that some SMs stay idle.
-      if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits * v.units)) continue;
-      const int64_t sms = splits > 2 ? gpu.sms * 88 / 100 : gpu.sms;
-      const int64_t ctas = tiles * splits;
-      const auto waves = static_cast<double>(DivideUp(ctas, sms * v.ctas_per_sm));
-      // Blocks that share an SM take turns, but hide each other's latency.
-      const auto sharing = static_cast<double>(std::min<int64_t>(v.ctas_per_sm, DivideUp(ctas, sms)));
-      const double slower = sharing > 1 ? 0.82 * sharing : 1;
-      const auto units = static_cast<double>(DivideUp(form.units, splits));
-      const double time = waves * (slower * units * UnitCycles(form.layout, v) + 1500) + (splits > 1 ? 5000 : 0);
-      if (time < best_time) best_time = time, best = {i, splits};
+    for (int panels = v.wgmma ? 1 : v.panels(); panels <= v.panels(); ++panels) {
+      const int64_t tiles = DivideUp(form.panels, panels) * DivideUp(M, v.tokens());
+      for (const int splits : kSplits) {
+        if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits * v.units)) continue;
+        if (splits > 2 && v.wgmma) continue;
+        if (TileSharedBytes(form.layout, v, panels, splits) > MostSharedBytes(device.arch(), v.ctas_per_sm)) continue;
+        const auto waves = static_cast<double>(DivideUp(tiles * splits, BlocksAtOnce(gpu, v, splits)));
+        const auto sharing = static_cast<double>(std::min<int64_t>(v.ctas_per_sm, DivideUp(tiles * splits, gpu.sms)));
+        const double time = waves * TileCycles(form, v, panels, splits, sharing);
+        if (time < best_time) best_time = time, best = {i, panels, splits};
+      }
     }
   }
   return best;
@@ -131,13 +159,13 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
     // FP8 blocks of 128: two accumulator sets and 256 x 128 spill.
     if (layout.code_bits() == 8 && ScalesAccumulator(layout)) widest = {1, 16, 8, 1, 6, 1, true, units};
     if (grouped) {
-      widest.feeds = true;
       variants = {widest};
     } else {
-      variants = {{1, 4, 8, 1, 6, 2, true, units}, {1, 8, 8, 1, 6, 2, true, units}};
-      // Between 64 and 256 x 128, for matrices that give few tiles.
-      if (widest.out() > 128) variants.push_back({1, 16, 8, 1, 6, 1, true, units});
-      variants.push_back(widest);
+      // Up to 64 tokens, 512 rows: x is read from L2 by few tiles. Two accumulator sets leave room for 256, and so does shared memory
+      // where codes are wide.
+      const int rows = layout.code_bits() == 16 ? 1 : 2, rows_of_64 = ScalesAccumulator(layout) ? 1 : rows;
+      variants = {
+          {rows, 2, 16, 1, 6, 1, true, units}, {rows, 4, 16, 1, 6, 1, true, units}, {rows_of_64, 8, 16, 1, 6, 1, true, units}, widest};
     }
   } else if (ScalesAccumulator(layout) && layout.code_bits() == 8) {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 1}, {2, 8, 4, 2, 4, 1}};
@@ -149,7 +177,8 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
   for (TileVariant& v : variants) {
     // As many stages as fit; fewer blocks where too few would.
     const int fewest = v.wgmma ? 3 : 2;
-    const auto fits = [&] { return TileSharedBytes(layout, v, false, 1) <= MostSharedBytes(arch, v.ctas_per_sm); };
+    const int splits = v.wgmma && v.tokens() <= 64 ? 2 : 1;
+    const auto fits = [&] { return TileSharedBytes(layout, v, v.panels(), splits) <= MostSharedBytes(arch, v.ctas_per_sm); };
     for (const int stages = v.stages; !fits();) {
       if (v.stages > fewest) {
         --v.stages;
@@ -163,17 +192,18 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
   return variants;
 }
 
-uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, bool gated, int splits) {
+uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, int panels, int splits) {
   const uint32_t pipeline = static_cast<uint32_t>(v.stages) * StageBytes(layout, v);
-  const uint32_t turn = static_cast<uint32_t>(v.threads() / 32 * 16 * (v.m16 * (gated ? 8 : 16) + 4) * 4);
-  const uint32_t sums = splits > 1 ? static_cast<uint32_t>(v.m16 * v.n8 * v.threads() * 16) : 0;
-  // Where one warpgroup copies, the next tile's stages arrive while this one is being stored.
-  return v.feeds ? pipeline + turn : std::max(pipeline, sums + turn);
+  // Of each pair of n8 tiles that a block stores: what the others of the cluster have summed.
+  const int pairs = (v.n8 / 2 + splits - 1) / splits * (splits - 1);
+  const auto sums = static_cast<uint32_t>(pairs * 2 * panels * kTileThreads * v.warps_n * 16);
+  // Without a barrier of the cluster they may come while stages are still being read.
+  return v.wgmma ? pipeline + sums : std::max(pipeline, sums);
 }
 
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
   KernelSpec spec;
-  spec.function = v.feeds ? "w4a16_grouped_tile_sm90a" : v.wgmma ? "w4a16_linear_tile_sm90a" : "w4a16_linear_tile_sm80";
+  spec.function = !v.wgmma ? "w4a16_linear_tile_sm80" : grouped ? "w4a16_grouped_tile_sm90a" : "w4a16_linear_tile_sm90a";
   spec.file = spec.function + ".cu";
   spec.defines = WeightDefines(layout, half,
                                {{"BF_M16", v.m16},
@@ -185,8 +215,7 @@ KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, b
                                 {"BF_MIN_CTAS", v.ctas_per_sm},
                                 {"BF_GROUPED", grouped},
                                 {"BF_ACTIVATION", static_cast<int>(activation)}});
-  const bool splits = !grouped && arch.major >= 9;
-  spec.shared_bytes = TileSharedBytes(layout, v, IsGated(activation), splits ? 2 : 1);
+  spec.shared_bytes = !grouped && arch.major >= 9 ? MostSharedBytes(arch, v.ctas_per_sm) : TileSharedBytes(layout, v, v.panels(), 1);
   spec.hot = true;
   return spec;
 }
@@ -214,10 +243,10 @@ Result<LinearTile> LinearTile::Create(const GpuDevice& device, const TileView& w
 Status LinearTile::Run(const void* x, int64_t x_stride, int64_t M, const TileOutput& y, CUstream stream) const {
   if (M == 0) return OkStatus();
   const TileForm& form = weight_.form;
-  const Choice choice = Choose(variants_, form, M, device_->info());
+  const Choice choice = Choose(variants_, form, M, *device_);
   const TileVariant& variant = variants_[choice.variant];
   BILLFISH_ASSIGN_OR_RETURN(LinearTileArgs args, ArgsOf(weight_, false, x, x_stride, y));
-  const int64_t token_tiles = DivideUp(M, variant.tokens()), out_tiles = DivideUp(form.panels * kPanelRows, variant.out());
+  const int64_t token_tiles = DivideUp(M, variant.tokens()), out_tiles = DivideUp(form.panels, choice.panels);
   const int64_t ctas = token_tiles * out_tiles * choice.splits;
   if (M > std::numeric_limits<int32_t>::max() || ctas > std::numeric_limits<int32_t>::max()) {
     return {
@@ -225,15 +254,21 @@ Status LinearTile::Run(const void* x, int64_t x_stride, int64_t M, const TileOut
         fmt::format("{} rows of x were given to a weight with {} rows; that is {} tiles, above 2^31: split the batch", M, form.N, ctas)};
   }
   args.M = static_cast<int32_t>(M);
+  args.tile_panels = choice.panels;
   args.splits = choice.splits;
   args.band = static_cast<int32_t>(std::max<int64_t>(1, kBandRows / variant.tokens()));
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(ctas);
-  shape.threads = static_cast<uint32_t>(variant.threads());
-  shape.shared_bytes = TileSharedBytes(form.layout, variant, false, choice.splits);
+  shape.threads = static_cast<uint32_t>(variant.block_threads());
+  shape.shared_bytes = TileSharedBytes(form.layout, variant, choice.panels, choice.splits);
   shape.cluster_x = static_cast<uint32_t>(choice.splits);
-  std::array<void*, 1> parameters = {&args};
-  return Launch(kernels_[choice.variant], shape, stream, parameters);
+  shape.dependent = variant.wgmma;
+  TensorMap boxes;
+  if (variant.wgmma && args.x_aligned) {
+    BILLFISH_RETURN_IF_ERROR(DescribeBoxes(x, form.K, M, x_stride, variant.tokens(), boxes));
+  }
+  std::array<void*, 2> parameters = {&args, &boxes};
+  return Launch(kernels_[choice.variant], shape, stream, std::span(parameters).first(variant.wgmma ? 2 : 1));
 }
 
 Result<GroupedTile> GroupedTile::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation,
@@ -271,7 +306,7 @@ int GroupedTile::TileRows(int64_t rows) const {
 
 int GroupedTile::CostRows(int tile_rows) const {
   const auto found = std::find_if(variants_.begin(), variants_.end(), [&](const TileVariant& v) { return v.tokens() >= tile_rows; });
-  return found != variants_.end() && found->feeds ? found->tokens() / 4 : 0;
+  return found != variants_.end() && found->wgmma ? found->tokens() / 4 : 0;
 }
 
 Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
@@ -281,6 +316,7 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
             fmt::format("a grouped tile kernel was given tiles of {} rows; it takes 1 to {}", call.tile_rows, variants_.back().tokens())};
   }
   BILLFISH_ASSIGN_OR_RETURN(LinearTileArgs args, ArgsOf(weight_, gated_, call.x, call.x_stride, call.y));
+  args.tile_panels = found->panels();
   args.work = call.work;
   args.work_count = call.work_count;
   args.source = call.source;
@@ -290,7 +326,7 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(device_->info().sms * found->ctas_per_sm);
   shape.threads = static_cast<uint32_t>(found->block_threads());
-  shape.shared_bytes = TileSharedBytes(weight_.form.layout, *found, gated_, 1);
+  shape.shared_bytes = TileSharedBytes(weight_.form.layout, *found, found->panels(), 1);
   std::array<void*, 1> parameters = {&args};
   return Launch(kernels_[static_cast<size_t>(found - variants_.begin())], shape, stream, parameters);
 }

@@ -38,15 +38,16 @@ struct TileVariant {
   int warps_m, warps_n;
   int stages;          ///< steps of K in shared memory
   int ctas_per_sm;     ///< that the registers and shared memory must allow
-  bool wgmma = false;  ///< w4a16_linear_tile_sm90a.cu; else w4a16_linear_tile_sm80.cu
+  bool wgmma = false;  ///< the kernels for sm_90a, where one more warpgroup copies; else w4a16_linear_tile_sm80.cu
   int units = 1;       ///< of K in a stage
-  bool feeds = false;  ///< with wgmma: w4a16_grouped_tile_sm90a.cu, where one more warpgroup copies and tiles of few rows cost less
 
+  /// Most packed rows of a tile, and panels. Dense tiles of sm_90a may have fewer.
   constexpr int out() const { return 16 * m16 * warps_m; }
+  constexpr int panels() const { return out() / kPanelRows; }
   constexpr int tokens() const { return 8 * n8 * warps_n; }
   /// Those that multiply.
   constexpr int threads() const { return 32 * warps_m * warps_n; }
-  constexpr int block_threads() const { return threads() + (feeds ? 128 : 0); }
+  constexpr int block_threads() const { return threads() + (wgmma ? 128 : 0); }
 };
 
 /// Rows of x or y on the device: [rows][stride], 16-bit x of the type given to Create; y F32, BF16 or F16.
@@ -112,8 +113,8 @@ class GroupedTile {
 /// What a layout's kernels look like on a device of this architecture, by rising token tile: the same token tiles for every layout.
 std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool grouped, TileCores cores);
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& variant, bool half, bool grouped, ActivationKind activation, Arch arch);
-/// Dynamic shared memory of a launch; more when K is split.
-uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& variant, bool gated, int splits);
+/// Dynamic shared memory of a launch with tiles of `panels` panels, K split into `splits` parts.
+uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& variant, int panels, int splits);
 
 /// What `billfish kernels` lists: a cross-section of layouts, types and activations; the others are compiled when they are asked for.
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs);

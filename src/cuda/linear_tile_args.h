@@ -14,6 +14,11 @@ struct TileWork {
 /// The values of BF_OUT, here chosen at run time.
 enum class OutType : int32_t { kF32 = 0, kBF16 = 1, kF16 = 2 };
 
+/// x as the driver describes it to the copies of tensors: whatever cuTensorMapEncodeTiled writes.
+struct alignas(64) TensorMap {
+  uint64_t words[16] = {};
+};
+
 struct LinearTileArgs {
   const uint8_t* weight = nullptr;   ///< units in the layout of the kernel
   const float* row_scale = nullptr;  ///< [E][panels * 64], may be null
@@ -24,8 +29,9 @@ struct LinearTileArgs {
   int64_t expert_bytes = 0;            ///< from one expert's units to the next
   int32_t M = 0, N = 0, K = 0;         ///< N: columns of y, half of the packed rows for a gated activation
   int32_t panels = 0, units = 0;
-  int32_t splits = 1;  ///< dense: parts of K = CTAs of a cluster
-  int32_t band = 1;    ///< dense: token tiles that are walked through for one out tile before the next
+  int32_t tile_panels = 0;  ///< of a tile
+  int32_t splits = 1;       ///< dense: parts of K = CTAs of a cluster
+  int32_t band = 1;         ///< dense: token tiles that are walked through for one out tile before the next
   OutType out = OutType::kBF16;
   bool x_aligned = true;  ///< x and its rows start at multiples of 16 bytes
   bool y_aligned = true;  ///< y and its rows too

@@ -30,7 +30,7 @@ TEST(Driver, ALibraryWithoutAnEntryPointIsCalledTooOld) {
   const auto driver = OpenDriver("libc.so.6");
   ASSERT_FALSE(driver.ok());
   EXPECT_EQ(driver.error().code(), ErrorCode::kNotFound);
-  EXPECT_THAT(std::string(driver.error().message()), AllOf(HasSubstr("has no cuInit"), HasSubstr("CUDA 11.8 or later")));
+  EXPECT_THAT(std::string(driver.error().message()), AllOf(HasSubstr("has no cuInit"), HasSubstr("CUDA 12.0 or later")));
 }
 
 TEST(Driver, DevicesAreListedOrTheReasonIsGiven) {

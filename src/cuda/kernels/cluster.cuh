@@ -18,6 +18,12 @@ __device__ __forceinline__ uint32_t AddressInBlock(const void* shared, int rank)
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(SharedAddress(shared)), "r"(rank));
   return there;
 }
+
+/// Every thread of the cluster, warps as a whole: what one wrote before, into any block's shared memory, all see behind it.
+__device__ __forceinline__ void SyncCluster() {
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 #endif
 
 }  // namespace billfish::cuda

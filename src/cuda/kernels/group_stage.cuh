@@ -1,5 +1,5 @@
 // What a warpgroup does with a stage of shared memory on sm_90a: wgmma with the decoded weight in registers, whose next fragments are
-// decoded while the tensor cores work on the step before.
+// decoded while the tensor cores work on the step before, and whose codes are loaded a step before that.
 //
 // Layouts whose scales belong on the accumulator go through a stage block of rows by block of rows: they sum one group in `part`, wait, and
 // add scale * part to `sum`; the other warpgroups keep the tensor cores busy. No wgmma is in flight across the end of a stage's loop body:
@@ -12,77 +12,61 @@
 
 namespace billfish::cuda {
 
+/// kRows blocks of 64 rows of a warpgroup: those of the tile's panels group + t * kRowGroups.
+template <int kRows>
 class GroupStage {
   static constexpr int kUnitSteps = kLayout.unit_k() / 16, kSteps = kStageUnits * kUnitSteps;  // k16 steps
 
-  // An element is a block of rows and a step, blocks outside; or, where blocks share an accumulator's life, a step of all blocks.
-  static constexpr int kParts = kScaleOnAccumulator ? kM16 : 1, kTogether = kM16 / kParts;
-  static constexpr int kElements = kParts * kSteps;
+  // An element is a block of rows and a step: blocks inside, or outside where they take turns with one set of partial sums.
+  static constexpr int kElements = kRows * kSteps;
+  __device__ static constexpr int BlockOf(int element) { return kScaleOnAccumulator ? element / kSteps : element % kRows; }
+  __device__ static constexpr int StepOf(int element) { return kScaleOnAccumulator ? element % kSteps : element / kRows; }
+  static constexpr int kHeld = kScaleOnAccumulator ? 1 : kRows;  // blocks whose codes are in registers
 
  public:
   struct Operands {
-    uint32_t a[2][kTogether][4];
-    uint32_t words[kTogether][kBlockWords];
-    RowScales scales[kTogether];
+    uint32_t a[2][4];
+    uint32_t words[kHeld][kBlockWords];
+    RowScales scales[kHeld], next_scales[kHeld];
   };
 
   __device__ __forceinline__ GroupStage() : lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % 4), group_(threadIdx.x / kTileThreads) {}
 
-  /// Of this warp's sums in the tile.
-  __device__ __forceinline__ int FirstRow() const { return group_ * kM16 * kPanelRows + warp_ * 16; }
-
-  /// Scales and words of the element, if they are not those that an earlier one has loaded already.
-  __device__ __forceinline__ void Load(Operands& o, const uint8_t* stage, int element) const {
-    constexpr int kStepsPerLoad = 4 / kPlaneWords;
-    const int first = element / kSteps, step = element % kSteps;
-#pragma unroll
-    for (int t = 0; t < kTogether; ++t) {
-      const uint8_t* unit = stage + kBlocks * kXBlockBytes + ((group_ * kM16 + first + t) * kStageUnits + step / kUnitSteps) * kUnitBytes;
-      if (step % kUnitSteps == 0) o.scales[t] = LoadRowScales(unit, warp_, lane_ / 4);
-      if (step % kStepsPerLoad != 0) continue;
-      const int load = step % kPlanes / kStepsPerLoad;
-      const uint8_t* block = unit + step % kUnitSteps / kPlanes * kLayout.block_bytes();
-      const uint4 v = *reinterpret_cast<const uint4*>(block + (load * kTileThreads + warp_ * 32 + lane_) * 16);
-      uint32_t* words = o.words[t] + 4 * load;
-      words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
-    }
-  }
-  __device__ __forceinline__ static void Decode(Operands& o, int element, int buffer) {
-    const int step = element % kUnitSteps;
-#pragma unroll
-    for (int t = 0; t < kTogether; ++t) DecodePlane(o.words[t], o.scales[t], step / kPlanes, step % kPlanes, o.a[buffer][t]);
+  /// The first two elements of a stage, before the first Multiply.
+  __device__ __forceinline__ void Begin(Operands& o, const uint8_t* stage) const {
+    Load(o, stage, 0);
+    Decode(o, 0, 0);
+    Load(o, stage, 1);
   }
 
-  /// sum += W x^T of a stage, and the first element of `next` into the operands, which held that of this stage. `begun` runs once, in the
-  /// shadow of the first wgmma; `turn` before the first read from `next`, which after the last stage may be any: it is never used.
-  template <int kColumns, class Begun, class Turn>
-  __device__ __forceinline__ void Multiply(Operands& o, const uint8_t* stage, const uint8_t* next, float (&sum)[kM16][kColumns][4],
-                                           const Begun& begun, const Turn& turn) const {
+  /// sum += W x^T of a stage, and the first two elements of `next` into the operands, which held those of this stage. `turn` runs before
+  /// the first read from `next`, which after the last stage may be any: it is never used.
+  template <int kColumns, class Turn>
+  __device__ __forceinline__ void Multiply(Operands& o, const uint8_t* stage, const uint8_t* next, float (&sum)[kRows][kColumns][4],
+                                           const Turn& turn) const {
     const uint64_t x = SwizzledDescriptor(SharedAddress(stage));
     constexpr int kGroupSteps = kScaleOnAccumulator ? kLayout.group / 16 : 1;
     float part[kColumns][4];
 #pragma unroll
     for (int e = 0; e < kElements; ++e) {
-      const int s = e % kSteps, m = e / kSteps;
+      const int s = StepOf(e), m = BlockOf(e);
       const bool last = e == kElements - 1, end_of_group = kScaleOnAccumulator && s % kGroupSteps == kGroupSteps - 1;
       const uint64_t columns = x + (s / kPlanes * kXBlockBytes + s % kPlanes * 32) / 16;
       FenceRegisters();
       if constexpr (kScaleOnAccumulator) {
-        GroupMma(part, o.a[e % 2][0], columns, s % kGroupSteps != 0);
+        GroupMma(part, o.a[e % 2], columns, s % kGroupSteps != 0);
       } else {
-#pragma unroll
-        for (int t = 0; t < kTogether; ++t) GroupMma(sum[t], o.a[e % 2][t], columns, 1);
+        GroupMma(sum[m], o.a[e % 2], columns, 1);
       }
       CommitMma();
-      if (e == 0) begun();
       if (e > 0 && !(kScaleOnAccumulator && s % kGroupSteps == 0)) WaitMma<1>();  // the next decode takes the registers of the wgmma before
-      if (last) turn();
       float low = 0, high = 0;
       if (end_of_group)
         low = AccumulatorScale(o.scales[0], 0, s % kUnitSteps / kGroupSteps),
         high = AccumulatorScale(o.scales[0], 1, s % kUnitSteps / kGroupSteps);
-      Load(o, last ? next : stage, last ? 0 : e + 1);
-      Decode(o, last ? 0 : e + 1, (e + 1) % 2);
+      Decode(o, (e + 1) % kElements, (e + 1) % 2);
+      if (e == kElements - 2) turn();
+      Load(o, e + 2 < kElements ? stage : next, (e + 2) % kElements);
       if (last || end_of_group) WaitMma<0>();
       if constexpr (kScaleOnAccumulator) {
         if (end_of_group) {
@@ -96,6 +80,26 @@ class GroupStage {
   }
 
  private:
+  /// Words and scales of the element, if they are not those that an earlier one has loaded already. Words of the element before are used
+  /// up.
+  __device__ __forceinline__ void Load(Operands& o, const uint8_t* stage, int element) const {
+    constexpr int kStepsPerLoad = 4 / kPlaneWords;
+    const int step = StepOf(element), m = BlockOf(element), held = m % kHeld;
+    const uint8_t* unit = stage + kBlocks * kXBlockBytes + ((group_ + m * kRowGroups) * kStageUnits + step / kUnitSteps) * kUnitBytes;
+    if (step % kUnitSteps == 0) o.next_scales[held] = LoadRowScales(unit, warp_, lane_ / 4);
+    if (step % kStepsPerLoad != 0) return;
+    const int load = step % kPlanes / kStepsPerLoad;
+    const uint8_t* block = unit + step % kUnitSteps / kPlanes * kLayout.block_bytes();
+    const uint4 v = *reinterpret_cast<const uint4*>(block + (load * kTileThreads + warp_ * 32 + lane_) * 16);
+    uint32_t* words = o.words[held] + 4 * load;
+    words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+  }
+  __device__ __forceinline__ static void Decode(Operands& o, int element, int buffer) {
+    const int step = StepOf(element) % kUnitSteps, held = BlockOf(element) % kHeld;
+    if (step == 0) o.scales[held] = o.next_scales[held];
+    DecodePlane(o.words[held], o.scales[held], step / kPlanes, step % kPlanes, o.a[buffer]);
+  }
+
   int lane_, warp_, group_;
 };
 

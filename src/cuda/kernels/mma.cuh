@@ -30,4 +30,11 @@ __device__ __forceinline__ void LoadMatrices(uint32_t address, uint32_t v[4]) {
                : "memory");
 }
 
+/// An 8x8 matrix of 16-bit values, lane l holding columns 2 (l % 4), + 1 of row l / 4: its transpose, held the same way.
+__device__ __forceinline__ uint32_t Transpose(uint32_t pair) {
+  uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+  return out;
+}
+
 }  // namespace billfish::cuda

@@ -54,6 +54,13 @@ __device__ __forceinline__ void CopyBulk(uint32_t shared, const void* global, ui
                "r"(bytes), "r"(barrier)
                : "memory");
 }
+
+/// Copies the box of a two-dimensional tensor that begins at (column, row), zeros where there is none, and tells the barrier.
+__device__ __forceinline__ void CopyBox(uint32_t shared, const void* map, int column, int row, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+               "l"(map), "r"(column), "r"(row), "r"(barrier)
+               : "memory");
+}
 #endif
 
 }  // namespace billfish::cuda

@@ -1,14 +1,16 @@
-// The warpgroup of a grouped tile kernel on sm_90a that brings the stages of shared memory: x and weight of kStageUnits units of K each.
+// The warpgroup of a tile kernel on sm_90a that brings the stages of shared memory: x and weight of kStageUnits units of K each.
 //
-//   x       64 columns at a time, [token][128 bytes], 16-byte chunk c of a row at c ^ (token % 8), which is the 128-byte swizzle of wgmma:
-//           by cp.async, since the rows of a tile may come from anywhere. Columns beyond K are zeros. Rows that no row of the tile is
-//           behind are whatever is there: they touch sums that are not stored alone.
+//   x       64 columns at a time, [token][128 bytes], 16-byte chunk c of a row at c ^ (token % 8), which is the 128-byte swizzle of wgmma.
+//           Dense: one box of a tensor, zeros beyond it. Grouped: by cp.async, since the rows of a tile may come from anywhere; columns
+//           beyond K are zeros, rows that no row of the tile is behind are whatever is there: they touch sums that are not stored alone.
+//           What cp.async writes wgmma sees behind a fence of the reader: one of the writer would wait for all that is under way.
 //   weight  the units of each of the tile's panels as they lie in memory: one bulk copy a panel
 //
 // The feeder waits for `empty` of a slot, and its copies arrive at `full`. It knows nothing of tiles' ends but what it copies, so that the
 // first stages of the next tile arrive while the last one is being stored.
 #pragma once
 
+#include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/shared_barrier.cuh"
 #include "cuda/kernels/tile_shape.cuh"
 
@@ -27,30 +29,74 @@ struct StageTurn {
   }
 };
 
-inline constexpr int kFeedThreads = 128;
+inline constexpr int kFeedThreads = 128, kBlockThreads = kThreads + kFeedThreads;
+
+// Registers of a thread, in steps of 8. What the copies give back the other warpgroups may take, and no more: a block has what it was
+// launched with.
+inline constexpr int kLaunchRegisters = 65536 / (BF_MIN_CTAS * kBlockThreads) / 8 * 8, kFeedRegisters = 32;
+inline constexpr int kSharedRegisters = (kLaunchRegisters * (kBlockThreads / 128) - kFeedRegisters) / (kThreads / 128) / 8 * 8;
+inline constexpr int kMathRegisters = kSharedRegisters < 240 ? kSharedRegisters : 240;
+
+/// Returns when the stage may be read, by wgmma too.
+__device__ __forceinline__ void AwaitFull(const StageBarriers& barriers, const StageTurn& turn) {
+  Await(&barriers.full[turn.slot], turn.round);
+  if (BF_GROUPED) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 class TileFeed {
   static constexpr int kRowsAtOnce = kFeedThreads / 8, kRowParts = kTokens / kRowsAtOnce;
   static constexpr int kPanelBytes = kStageUnits * kUnitBytes;
 
  public:
-  /// What completes a phase of `full`: the copies of x of each thread, and the bulk copies.
-  static constexpr int kArrivals = kFeedThreads + 1;
+  /// What completes a phase of `full`, beside the bulk copies: the copies of x of each thread of a grouped kernel, and the first thread.
+  static constexpr int kArrivals = BF_GROUPED ? kFeedThreads + 1 : 1;
 
   __device__ TileFeed(const LinearTileArgs& args, uint8_t* shared, int32_t* rows, StageBarriers* barriers)
       : a_(args), shared_(shared), row_of_(rows), barriers_(barriers), thread_(threadIdx.x % kFeedThreads) {}
 
+  /// The only tile of a dense kernel. The weight comes before the kernel's predecessor has ended, which may write x.
+  __device__ void RunDense(const Tile& tile, const TensorMap* x) {
+    const uint8_t* weight = Weight(tile);
+    const int panels = a_.tile_panels;
+    for (int step = tile.first_step; step < min(tile.first_step + kStages, tile.end_step); ++step) {
+      if (thread_ < panels) CopyWeight(weight, step, Slot(step - tile.first_step), Full(step - tile.first_step));
+    }
+    WaitForPredecessor();
+    if (a_.x_aligned && thread_ >= 32) return;
+    if (!a_.x_aligned) FindRows(tile);
+#pragma unroll 1
+    for (int step = tile.first_step; step < tile.end_step; ++step) {
+      const int slot = turn_.slot;
+      if (turn_.round > 0) {
+        Await(&barriers_->empty[slot], turn_.round - 1);
+        if (thread_ < panels) CopyWeight(weight, step, Slot(slot), Full(slot));
+      }
+      if (a_.x_aligned) {
+        if (thread_ == 0) {
+          ArriveExpecting(Full(slot), panels * kPanelBytes + kBlocks * kXBlockBytes);
+          for (int b = 0; b < kBlocks; ++b) {
+            CopyBox(Slot(slot) + b * kXBlockBytes, x, step * kStageK + b * kBlockK, tile.first_row, Full(slot));
+          }
+        }
+      } else {
+        CopyOddRows(step, shared_ + slot * kStageBytes);
+        asm volatile("fence.proxy.async.shared::cta;\nbar.sync 1, %0;" ::"n"(kFeedThreads) : "memory");
+        if (thread_ == 0) ArriveExpecting(Full(slot), panels * kPanelBytes);
+      }
+      turn_.Advance();
+    }
+  }
+
+  /// A tile of a grouped kernel, one of many.
   __device__ void Run(const Tile& tile) {
     FindRows(tile);
-    // Panels beyond the last one repeat it: their sums are not stored.
-    const int panel = min(tile.out / kPanelRows + thread_ % kTilePanels, a_.panels - 1);
-    const uint8_t* weight = a_.weight + tile.expert * a_.expert_bytes + static_cast<int64_t>(panel) * a_.units * kUnitBytes;
+    const uint8_t* weight = Weight(tile);
 #pragma unroll 1
     for (int step = tile.first_step; step < tile.end_step; ++step) {
       if (turn_.round > 0) Await(&barriers_->empty[turn_.slot], turn_.round - 1);
-      const uint32_t to = SharedAddress(shared_) + turn_.slot * kStageBytes, full = SharedAddress(&barriers_->full[turn_.slot]);
+      const uint32_t to = Slot(turn_.slot), full = Full(turn_.slot);
       if (thread_ == 0) ArriveExpecting(full, kTilePanels * kPanelBytes);
-      if (thread_ < kTilePanels) CopyWeight(weight, step, to + kBlocks * kXBlockBytes + thread_ * kPanelBytes, full);
+      if (thread_ < kTilePanels) CopyWeight(weight, step, to, full);
       if (a_.x_aligned && (step + 1) * kStageK <= a_.K) {
         CopyRows(tile, step, to);
         asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full) : "memory");
@@ -82,9 +128,19 @@ class TileFeed {
     __syncwarp();
   }
 
-  /// Units beyond the last one repeat it: their columns of x are zeros.
-  __device__ __forceinline__ void CopyWeight(const uint8_t* weight, int step, uint32_t to, uint32_t full) const {
+  __device__ __forceinline__ uint32_t Slot(int slot) const { return SharedAddress(shared_) + slot * kStageBytes; }
+  __device__ __forceinline__ uint32_t Full(int slot) const { return SharedAddress(&barriers_->full[slot]); }
+
+  /// Of this thread's panel. Panels beyond the last one repeat it: their sums are not stored.
+  __device__ __forceinline__ const uint8_t* Weight(const Tile& tile) const {
+    const int panel = min(tile.out / kPanelRows + thread_ % kTilePanels, a_.panels - 1);
+    return a_.weight + tile.expert * a_.expert_bytes + static_cast<int64_t>(panel) * a_.units * kUnitBytes;
+  }
+
+  /// This thread's panel of the stage at `stage`. Units beyond the last one repeat it: their columns of x are zeros.
+  __device__ __forceinline__ void CopyWeight(const uint8_t* weight, int step, uint32_t stage, uint32_t full) const {
     const int first = step * kStageUnits;
+    const uint32_t to = stage + kBlocks * kXBlockBytes + thread_ * kPanelBytes;
     if (first + kStageUnits <= a_.units) {
       CopyBulk(to, weight + static_cast<int64_t>(first) * kUnitBytes, kPanelBytes, full);
       return;

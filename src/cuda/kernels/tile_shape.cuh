@@ -1,5 +1,5 @@
-// The tiles of a tile kernel: their size by its macros, and which of them each block computes. A tile is kOut packed rows x kTokens rows of
-// x.
+// The tiles of a tile kernel: their size by its macros, and which of them each block computes. A tile is args.tile_panels panels, at most
+// kOut packed rows, x kTokens rows of x.
 //
 // Macros: BF_M16, BF_N8 blocks of 16 packed rows and of 8 tokens that a warp sums; BF_WARPS_M, BF_WARPS_N; BF_STAGES stages of
 // BF_UNITS units of K in shared memory; BF_GROUPED; BF_ACTIVATION (-1 none).
@@ -14,6 +14,7 @@ inline constexpr int kM16 = BF_M16, kN8 = BF_N8, kWarpsM = BF_WARPS_M, kWarpsN =
 inline constexpr int kThreads = 32 * kWarpsM * kWarpsN;
 inline constexpr int kOut = 16 * kM16 * kWarpsM, kTokens = 8 * kN8 * kWarpsN;
 inline constexpr int kTilePanels = kOut / kPanelRows;
+inline constexpr int kRowGroups = kWarpsM / 4;  // warpgroups that multiply, on sm_90a
 inline constexpr int kStageUnits = BF_UNITS, kStageK = kStageUnits * kLayout.unit_k(), kBlocks = kStageK / kBlockK;
 inline constexpr int kUnitBytes = kLayout.unit_bytes();
 inline constexpr int kXBlockBytes = kTokens * kBlockK * 2;
@@ -22,7 +23,7 @@ inline constexpr int kStageBytes = kBlocks * kXBlockBytes + kWeightBytes;
 inline constexpr ActivationKind kActivation = static_cast<ActivationKind>(BF_ACTIVATION);
 inline constexpr bool kGated = IsGated(kActivation);
 
-static_assert(kOut % kPanelRows == 0 && kN8 % 2 == 0 && (kM16 == 1 || kM16 == 2 || kM16 == 4));
+static_assert(kOut % kPanelRows == 0 && kN8 % 2 == 0 && kM16 <= 4);
 static_assert(kUnitBytes % 16 == 0);
 
 struct Tile {
@@ -36,8 +37,8 @@ struct Tile {
 /// Calls run(tile) for every tile of this block.
 template <class Run>
 __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Run& run) {
-  const int packed_rows = args.panels * kPanelRows;
-  const int out_tiles = (packed_rows + kOut - 1) / kOut, steps = (args.units + kStageUnits - 1) / kStageUnits;
+  const int out_tiles = (args.panels + args.tile_panels - 1) / args.tile_panels, out = args.tile_panels * kPanelRows;
+  const int steps = (args.units + kStageUnits - 1) / kStageUnits;
 #if BF_GROUPED
   // Tiles are listed by falling cost: back and forth, so that no block has the costliest of each turn.
   const int64_t tiles = static_cast<int64_t>(*args.work_count) * out_tiles;
@@ -45,7 +46,7 @@ __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Ru
     const int64_t t = turn * gridDim.x + (turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
     if (t >= tiles) continue;
     const TileWork work = args.work[t / out_tiles];
-    run(Tile{static_cast<int>(t % out_tiles) * kOut, work.first_row, work.rows, work.expert, 0, steps});
+    run(Tile{static_cast<int>(t % out_tiles) * out, work.first_row, work.rows, work.expert, 0, steps});
   }
 #else
   // Bands of token tiles: within one, the x rows stay in L2 while the weight streams by once.
@@ -54,9 +55,8 @@ __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Ru
   const int first_token_tile = t / (args.band * out_tiles) * args.band;
   const int band = min(args.band, token_tiles - first_token_tile), inside = t - first_token_tile * out_tiles;
   const int first_row = (first_token_tile + inside % band) * kTokens;
-  run(Tile{inside / band * kOut, first_row, min(kTokens, args.M - first_row), 0,
-           static_cast<int>(static_cast<int64_t>(steps) * split / args.splits),
-           static_cast<int>(static_cast<int64_t>(steps) * (split + 1) / args.splits)});
+  run(Tile{inside / band * out, first_row, min(kTokens, args.M - first_row), 0, steps * split / args.splits,
+           steps * (split + 1) / args.splits});
 #endif
 }
 

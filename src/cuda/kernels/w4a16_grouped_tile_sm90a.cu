@@ -19,20 +19,15 @@ namespace {
 
 using namespace billfish::cuda;
 
-static_assert(BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kN8 == 16 && kStages >= 2);
-
-constexpr int kBlockThreads = kThreads + kFeedThreads;
-
-// Registers of a thread, in steps of 8. What the copies give back the other warpgroups may take, and no more: a block has what it was
-// launched with.
-constexpr int kLaunchRegisters = 65536 / (BF_MIN_CTAS * kBlockThreads) / 8 * 8, kFeedRegisters = 32;
-constexpr int kSharedRegisters = (kLaunchRegisters * (kBlockThreads / 128) - kFeedRegisters) / (kThreads / 128) / 8 * 8;
-constexpr int kMathRegisters = kSharedRegisters < 240 ? kSharedRegisters : 240;
+static_assert(BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kN8 == 16 && kStages >= 3);
 
 class ExpertTileKernel {
  public:
   __device__ ExpertTileKernel(const LinearTileArgs& args, uint8_t* shared, StageBarriers* barriers)
-      : shared_(shared), barriers_(barriers), store_(args, shared + kStages * kStageBytes, stage_.FirstRow(), 0) {}
+      : a_(args), shared_(shared), barriers_(barriers) {}
+
+  /// Of this warp's sums in the tile.
+  __device__ __forceinline__ static int FirstRow() { return threadIdx.x / kTileThreads * kPanelRows + threadIdx.x / 32 % 4 * 16; }
 
   __device__ void Run(const Tile& tile) {
     if (tile.rows <= 32) return RunColumns<4>(tile);
@@ -46,38 +41,31 @@ class ExpertTileKernel {
   __device__ __forceinline__ void RunColumns(const Tile& tile) {
     const int steps = tile.end_step - tile.first_step;
     float sum[kM16][kColumns][4] = {};
-    GroupStage::Operands operands;
+    GroupStage<kM16>::Operands operands;
     AwaitStage(turn_);
-    stage_.Load(operands, Slot(turn_), 0);
-    stage_.Decode(operands, 0, 0);
+    stage_.Begin(operands, Slot(turn_));
     for (int step = 0; step < steps; ++step) {
       StageTurn next = turn_;
       next.Advance();
       const bool more = step + 1 < steps;
-      stage_.Multiply(
-          operands, Slot(turn_), Slot(more ? next : turn_), sum, [] {},
-          [&] {
-            if (more) AwaitStage(next);
-          });
+      stage_.Multiply(operands, Slot(turn_), Slot(more ? next : turn_), sum, [&] {
+        if (more) AwaitStage(next);
+      });
       __syncwarp();
       if (threadIdx.x % 32 == 0) Arrive(SharedAddress(&barriers_->empty[turn_.slot]));
       turn_ = next;
     }
-    store_.StoreWarp(tile, sum);
+    TileStore<kRowGroups * kPanelRows>(a_, tile, FirstRow(), 0).StoreWarp(sum);
   }
 
   __device__ __forceinline__ const uint8_t* Slot(const StageTurn& turn) const { return shared_ + turn.slot * kStageBytes; }
-  /// Returns when the stage is there, and readable by wgmma.
-  __device__ __forceinline__ void AwaitStage(const StageTurn& turn) const {
-    Await(&barriers_->full[turn.slot], turn.round);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  }
+  __device__ __forceinline__ void AwaitStage(const StageTurn& turn) const { AwaitFull(*barriers_, turn); }
 
+  const LinearTileArgs& a_;
   uint8_t* shared_;
   StageBarriers* barriers_;
-  GroupStage stage_;
+  GroupStage<kM16> stage_;
   StageTurn turn_;
-  TileStore<kPanelRows> store_;
 };
 
 }  // namespace
@@ -89,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, BF_MIN_CTAS)
   __shared__ int32_t row_of[kTokens];
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) InitBarrier(&barriers.full[s], TileFeed::kArrivals), InitBarrier(&barriers.empty[s], kThreads / 32);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // bulk copies see them, too
   }
   __syncthreads();
   if (threadIdx.x >= kThreads) {

@@ -25,15 +25,18 @@ using namespace billfish::cuda;
 
 static_assert(kStageUnits == 1);
 
+using Store = TileStore<16>;
+
 class TileKernel {
  public:
-  __device__ TileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows)
-      : copy_(args, shared, rows),
+  __device__ TileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows, Mailbox* mailbox)
+      : a_(args),
+        mailbox_(mailbox),
+        copy_(args, shared, rows),
         shared_(shared),
         lane_(threadIdx.x % 32),
         warp_m_(threadIdx.x / 32 % kWarpsM),
-        warp_n_(threadIdx.x / 32 / kWarpsM),
-        store_(args, shared, warp_m_ * kM16 * 16, warp_n_ * kN8 * 8) {}
+        warp_n_(threadIdx.x / 32 / kWarpsM) {}
 
   __device__ void Run(const Tile& tile) {
     copy_.FindRows(tile);
@@ -70,7 +73,17 @@ class TileKernel {
     }
     WaitCopies<0>();
     __syncthreads();
-    store_.Store(tile, sum);
+    const Store store(a_, tile, warp_m_ * kM16 * 16, warp_n_ * kN8 * 8);
+    if (!BF_GROUPED && a_.splits > 1) {
+#if __CUDA_ARCH__ >= 900
+      mailbox_->AwaitOthers();
+      SyncCluster();  // sums go where others' stages were
+      store.StoreSplit(sum, shared_, *mailbox_);
+#endif
+    } else {
+      store.StoreWarp(sum);
+    }
+    __syncthreads();
   }
 
  private:
@@ -172,10 +185,11 @@ class TileKernel {
     }
   }
 
+  const LinearTileArgs& a_;
+  Mailbox* mailbox_;
   TileCopy<true> copy_;
   uint8_t* shared_;
   int lane_, warp_m_, warp_n_;
-  TileStore<16> store_;
 };
 
 }  // namespace
@@ -183,6 +197,10 @@ class TileKernel {
 extern "C" __global__ void __launch_bounds__(kThreads, BF_MIN_CTAS) w4a16_linear_tile_sm80(const __grid_constant__ LinearTileArgs args) {
   extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ int32_t row_of[kTokens];
-  TileKernel kernel(args, shared, row_of);
-  ForEachTile(args, [&](const Tile& tile) { kernel.Run(tile); });
+  __shared__ Mailbox mailbox;
+  TileKernel kernel(args, shared, row_of, &mailbox);
+  ForEachTile(args, [&](const Tile& tile) {
+    if (!BF_GROUPED && args.splits > 1) mailbox.Open(Store::MailBytes(args, tile));
+    kernel.Run(tile);
+  });
 }

@@ -1,18 +1,23 @@
 // y[M,N] = x[M,K] . W[N,K]^T for many rows, on the asynchronous tensor cores of sm_90a.
 //
-// As w4a16_linear_tile_sm80.cu, but a warpgroup multiplies kM16 blocks of 64 packed rows by all tokens of the tile at once: wgmma with the
-// decoded weight in registers and x in shared memory, so that no B fragments are loaded, and decoding runs while the tensor cores work on
-// the step before.
+// As w4a16_linear_tile_sm80.cu, but a warpgroup multiplies up to kM16 blocks of 64 packed rows by all tokens of the tile at once: wgmma
+// with the decoded weight in registers and x in shared memory, so that no B fragments are loaded.
 //
-//   element    one wgmma for each block of rows and 16 columns; while it runs, the fragments of the next element are decoded
-//   turn       in the last element of a stage: the copies of the next have arrived and are ordered before wgmma, barrier
-//   copies     of stage s + kStages - 2, into the slot of s - 2, during s: the last wgmma of s - 1 may still be reading its own
+//   tile       args.tile_panels panels, at most kM16 for each warpgroup, as many as spread the weight evenly over the SMs: a warpgroup has
+//              those of w, w + kRowGroups, ... that exist
+//   stages     one more warpgroup copies them (tile_feed.cuh). The others wait for a stage and give it back each for itself
+//   element    one wgmma for a block of rows and 16 columns; while it runs, the fragments of the next element are decoded
+//   split K    the blocks of a cluster each sum a part of K and send what another stores to it (tile_store.cuh)
+//   launch     dependent: the weight's first stages come while the kernel before ends
 //
-// Limit: tensor cores; x from L2: a tile of 256 x 128 reads 25 KB in 1024 cycles of an SM.
+// Limit: up to 64 tokens about 39 cycles of an SM for 64 rows and 16 columns of E2M1, 34 of int4, of which the tensor cores take tokens / 2
+// and decoding 22 and 15, mostly beside them. High tiles keep x from L2 below what the SMs can take: 8 KB for 64 columns and 64 tokens.
+// Start, first stage and the end of a block take about 10 us more.
 //
-// Macros: those of tile_shape.cuh. BF_WARPS_M is 4 times the warpgroups, BF_WARPS_N 1.
+// Macros: those of tile_shape.cuh. BF_WARPS_M is 4 times the warpgroups that multiply, BF_WARPS_N 1.
+#include "cuda/kernels/dependent_launch.cuh"
 #include "cuda/kernels/group_stage.cuh"
-#include "cuda/kernels/tile_copy.cuh"
+#include "cuda/kernels/tile_feed.cuh"
 #include "cuda/kernels/tile_store.cuh"
 
 namespace {
@@ -21,64 +26,93 @@ using namespace billfish::cuda;
 
 static_assert(!BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kStages >= 3);
 
+using Store = TileStore<kRowGroups * kPanelRows>;
+
 class GroupTileKernel {
  public:
-  __device__ GroupTileKernel(const LinearTileArgs& args, uint8_t* shared, int32_t* rows)
-      : copy_(args, shared, rows), shared_(shared), store_(args, shared, stage_.FirstRow(), 0) {}
+  __device__ GroupTileKernel(const LinearTileArgs& args, uint8_t* shared, StageBarriers* barriers, Mailbox* mailbox)
+      : a_(args),
+        shared_(shared),
+        barriers_(barriers),
+        mailbox_(mailbox),
+        group_(__shfl_sync(~0u, static_cast<int>(threadIdx.x / kTileThreads), 0)) {}
 
-  __device__ void Run(const Tile& tile) {
-    copy_.FindRows(tile);
-    const TileCopy<false>::Sources from = copy_.FindSources(tile);
-    const int steps = tile.end_step - tile.first_step;
-#pragma unroll 1
-    for (int s = 0; s < kStages - 2; ++s) {
-      if (s < steps) copy_.CopyStage(tile, from, tile.first_step + s, s);
-      CommitCopies();
-    }
-
-    Arrive();
-    float sum[kM16][kN8][4] = {};
-    GroupStage::Operands operands;
-    stage_.Load(operands, shared_, 0);
-    stage_.Decode(operands, 0, 0);
-    int stage = 0;
-    for (int step = 0; step < steps; ++step) {
-      const int next = stage == kStages - 1 ? 0 : stage + 1;
-      const int ahead = tile.first_step + step + kStages - 2;
-      const int free = stage + kStages - 2 < kStages ? stage + kStages - 2 : stage - 2;
-      stage_.Multiply(
-          operands, shared_ + stage * kStageBytes, shared_ + next * kStageBytes, sum,
-          [&] {
-            if (ahead < tile.end_step) copy_.CopyStage(tile, from, ahead, free);
-            CommitCopies();
-          },
-          Arrive);
-      stage = next;
-    }
-    WaitCopies<0>();
-    __syncthreads();
-    store_.Store(tile, sum);
-  }
+  /// Every thread of the block that does not copy.
+  __device__ void Run(const Tile& tile) { RunSome<kM16>(tile, (a_.tile_panels - group_ + kRowGroups - 1) / kRowGroups); }
 
  private:
-  /// Waits for this thread's copies of the next stage, then for everyone's.
-  __device__ __forceinline__ static void Arrive() {
-    WaitCopies<kStages - 3>();
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncthreads();
+  template <int kRows>
+  __device__ __forceinline__ void RunSome(const Tile& tile, int rows) {
+    if (rows == kRows) {
+      RunRows<kRows>(tile);
+    } else if constexpr (kRows > 1) {
+      RunSome<kRows - 1>(tile, rows);
+    }
   }
 
-  TileCopy<false> copy_;
+  template <int kRows>
+  __device__ __forceinline__ void RunRows(const Tile& tile) {
+    const GroupStage<kRows> stage;
+    const int steps = tile.end_step - tile.first_step;
+    float sum[kRows][kN8][4] = {};
+    typename GroupStage<kRows>::Operands operands;
+    StageTurn turn;
+    const Store store(a_, tile, group_ * kPanelRows + threadIdx.x / 32 % 4 * 16, 0);
+    store.template Prefetch<kRows>();
+    WarmDecode();
+    AwaitStage(turn);
+    stage.Begin(operands, Slot(turn));
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      StageTurn next = turn;
+      next.Advance();
+      const bool more = step + 1 < steps;
+      stage.Multiply(operands, Slot(turn), Slot(more ? next : turn), sum, [&] {
+        if (more) AwaitStage(next);
+      });
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) Arrive(SharedAddress(&barriers_->empty[turn.slot]));
+      turn = next;
+    }
+    WaitForPredecessor();  // it may read what y is to overwrite
+    if (a_.splits > 1) mailbox_->AwaitOthers();
+    store.StoreSplit(sum, shared_ + kStages * kStageBytes, *mailbox_);
+  }
+
+  __device__ __forceinline__ const uint8_t* Slot(const StageTurn& turn) const { return shared_ + turn.slot * kStageBytes; }
+  __device__ __forceinline__ void AwaitStage(const StageTurn& turn) const { AwaitFull(*barriers_, turn); }
+
+  const LinearTileArgs& a_;
   uint8_t* shared_;
-  GroupStage stage_;
-  TileStore<kPanelRows> store_;
+  StageBarriers* barriers_;
+  Mailbox* mailbox_;
+  int group_;
 };
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads, BF_MIN_CTAS) w4a16_linear_tile_sm90a(const __grid_constant__ LinearTileArgs args) {
+extern "C" __global__ void __launch_bounds__(kBlockThreads, BF_MIN_CTAS)
+    w4a16_linear_tile_sm90a(const __grid_constant__ LinearTileArgs args, const __grid_constant__ TensorMap x_map) {
   extern __shared__ __align__(1024) uint8_t shared[];
+  __shared__ StageBarriers barriers;
+  __shared__ Mailbox mailbox;
   __shared__ int32_t row_of[kTokens];
-  GroupTileKernel kernel(args, shared, row_of);
-  ForEachTile(args, [&](const Tile& tile) { kernel.Run(tile); });
+  AllowDependents();
+  if (threadIdx.x == kThreads) asm volatile("prefetch.tensormap [%0];" ::"l"(&x_map) : "memory");
+  if (threadIdx.x == 0) {
+    const int readers = 4 * min(args.tile_panels, kRowGroups);
+    for (int s = 0; s < kStages; ++s) InitBarrier(&barriers.full[s], TileFeed::kArrivals), InitBarrier(&barriers.empty[s], readers);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // bulk copies see them, too
+  }
+  __syncthreads();
+  ForEachTile(args, [&](const Tile& tile) {
+    if (args.splits > 1) mailbox.Open(Store::MailBytes(args, tile));
+    if (threadIdx.x >= kThreads) {
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kFeedRegisters));
+      TileFeed(args, shared, row_of, &barriers).RunDense(tile, &x_map);
+    } else {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kMathRegisters));
+      GroupTileKernel(args, shared, &barriers, &mailbox).Run(tile);
+    }
+  });
 }
