@@ -212,10 +212,12 @@ __device__ __forceinline__ void DecodeE4M3(const uint32_t words[2], uint32_t a[4
 
 }  // namespace weight_detail
 
+#ifndef BF_SHIFTS
 /// Brings the constants of decoding nearer: asked for by the first codes, they would be waited for once more.
 __device__ __forceinline__ void WarmDecode() {
   if (weight_detail::powers_of_two[0] == 0) asm volatile("trap;");
 }
+#endif
 
 /// `unit` in shared or global memory, 16-byte aligned.
 __device__ __forceinline__ RowScales LoadRowScales(const uint8_t* unit, int w, int q) {
