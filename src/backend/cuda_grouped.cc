@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend/biased_tiles.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/device.h"
 #include "cuda/driver.h"
@@ -20,7 +21,6 @@ namespace {
 using cuda::TileWork;
 
 constexpr size_t kAlign = 256;
-constexpr size_t Padded(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 class CudaGrouped final : public Kernel {
  public:
@@ -48,7 +48,8 @@ class CudaGrouped final : public Kernel {
   /// The number of tiles, the tiles, the rows of x behind the sorted rows.
   size_t WorkspaceBytes(int64_t rows, int) const override {
     const int64_t tiles = std::min(rows, tiles_.weight.form().E) + rows / kLeastTile;
-    return kAlign + Padded(static_cast<size_t>(tiles) * sizeof(TileWork)) + Padded(static_cast<size_t>(rows) * sizeof(int32_t));
+    return kAlign + RoundUp(static_cast<size_t>(tiles) * sizeof(TileWork), kAlign) +
+           RoundUp(static_cast<size_t>(rows) * sizeof(int32_t), kAlign);
   }
 
   Status Run(const Call& call) const override {
@@ -69,7 +70,7 @@ class CudaGrouped final : public Kernel {
     std::byte* at = call.workspace.data();
     auto* device_count = reinterpret_cast<int32_t*>(at);
     auto* work = reinterpret_cast<TileWork*>(at + kAlign);
-    auto* source = reinterpret_cast<int32_t*>(at + kAlign + Padded(tiles.size() * sizeof(TileWork)));
+    auto* source = reinterpret_cast<int32_t*>(at + kAlign + RoundUp(tiles.size() * sizeof(TileWork), kAlign));
     auto stream = static_cast<cuda::CUstream>(call.stream);
     BILLFISH_RETURN_IF_ERROR(Send(device_count, &count, sizeof(count), stream));
     BILLFISH_RETURN_IF_ERROR(Send(work, tiles.data(), tiles.size() * sizeof(TileWork), stream));

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/content_hash.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "format/scheme_rules.h"
 
@@ -217,7 +218,7 @@ void KeepPanels(const PanelEntry& entry, const WeightFacts& facts, const cpu::Cp
   FileHeader header{};
   header.magic = kMagic;
   header.key_bytes = key.size();
-  header.image_begin = (sizeof header + key.size() + kPage - 1) / kPage * kPage;
+  header.image_begin = RoundUp(sizeof header + key.size(), kPage);
   header.image_bytes = image.size();
   header.image_hash = ContentHashOfBlocks(image, threads);
   header.weight_bytes = facts.weight_bytes;

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -62,10 +63,9 @@ struct Areas {
     block_rows = std::min(rows, shared ? kBlockRows : kPrivateBlockRows);
     slab_stride = PanelLayout::Padded(size_t(shared ? block_rows : std::min(block_rows, segment_rows)) * row_bytes);
     const size_t bytes = slab_stride * size_t(layout.slabs());
-    shared_bytes = shared ? Pages(bytes) : 0;
-    thread_bytes = Pages(kPanelScratchBytes + (shared ? 0 : bytes)) + kPage;
+    shared_bytes = shared ? RoundUp(bytes, kPage) : 0;
+    thread_bytes = RoundUp(kPanelScratchBytes + (shared ? 0 : bytes), kPage) + kPage;
   }
-  static size_t Pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
   size_t row_bytes;
   int64_t segment_rows, block_rows;
   size_t slab_stride, shared_bytes, thread_bytes;
@@ -146,8 +146,8 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     for (int64_t r = first; r < last;) {
       while (grouped && groups.offsets[size_t(expert) + 1] <= r) ++expert;
       const int64_t expert_end = grouped ? std::min<int64_t>(groups.offsets[size_t(expert) + 1], last) : last;
-      const int64_t pieces = (expert_end - r + areas.segment_rows - 1) / areas.segment_rows;
-      const int64_t piece = ((expert_end - r + pieces - 1) / pieces + 7) / 8 * 8;
+      const int64_t pieces = DivideUp(expert_end - r, areas.segment_rows);
+      const int64_t piece = RoundUp(DivideUp(expert_end - r, pieces), 8);
       const int64_t end = std::min(r + piece, expert_end);
       segments[count++] = {expert, r - first, end - r};
       r = end;
@@ -175,7 +175,7 @@ Status GroupedLinear::Run(ConstTensorView x, const GroupedRows& groups, const fl
     const int64_t jobs = count * panels;
     const int64_t run =
         std::clamp<int64_t>(jobs / (threads * (last - first >= 16 * count ? kManyRowItemsPerThread : kItemsPerThread)), 1, panels);
-    const int64_t items_per_segment = (panels + run - 1) / run;
+    const int64_t items_per_segment = DivideUp(panels, run);
     const int64_t items = count * items_per_segment;
     const int workers = int(std::min<int64_t>(threads, items));
     for (int i = 0; i < workers; ++i) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "core/rounding.h"
+
 namespace billfish::cpu {
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
@@ -13,13 +15,13 @@ constexpr size_t kHugePage = size_t{2} << 20;
 Result<HugeBuffer> HugeBuffer::Allocate(size_t bytes) {
   HugeBuffer buffer;
   if (bytes == 0) return buffer;
-  const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  const size_t rounded = RoundUp(bytes, kHugePage);
   const size_t mapped = rounded + kHugePage;  // room to align the start
   void* mapping = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) {
     return Status(ErrorCode::kOutOfMemory, "a buffer of " + std::to_string(mapped) + " bytes for packed weights could not be mapped");
   }
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t start = RoundUp(reinterpret_cast<uintptr_t>(mapping), kHugePage);
   buffer.mapping_ = mapping;
   buffer.mapped_bytes_ = mapped;
   buffer.data_ = reinterpret_cast<std::byte*>(start);

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish::cuda {
@@ -30,8 +31,8 @@ Status GatherColumns::Run(const void* x, int64_t x_stride, const int32_t* perm, 
             fmt::format("{} rows were given to an act-order weight; it takes {} at a time: split the batch", M, kMostRowBlocks * kRows)};
   }
   LaunchShape shape;
-  shape.grid_x = static_cast<uint32_t>((K + kThreads - 1) / kThreads);
-  shape.grid_y = static_cast<uint32_t>((M + kRows - 1) / kRows);
+  shape.grid_x = static_cast<uint32_t>(DivideUp(K, kThreads));
+  shape.grid_y = static_cast<uint32_t>(DivideUp(M, kRows));
   shape.threads = kThreads;
   shape.dependent = true;
   std::array<void*, 6> parameters = {&x, &x_stride, &perm, &y, &M, &K};

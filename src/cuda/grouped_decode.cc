@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/weight_defines.h"
 
@@ -40,8 +41,6 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
 }
 
 constexpr int kPhaseItems = 32;  // whose sums may wait for the next phase of K, at most
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sums of an item.
 int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
@@ -347,7 +346,7 @@ Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_s
   args.y = combine.y;
   args.y_stride = combine.y_stride;
   args.y_type = combine.y_dtype == DType::kF32 ? 0 : combine.y_dtype == DType::kBF16 ? 1 : 2;
-  args.x_units = static_cast<int32_t>((work.slots * weight_.form.units + token_variant_.warps - 1) / token_variant_.warps);
+  args.x_units = static_cast<int32_t>(DivideUp(work.slots * weight_.form.units, token_variant_.warps));
   const int64_t rows = int64_t{args.x_units} * token_variant_.warps * weight_.form.layout.unit_k() * 2;
   // Where every block has 16 rows of y at most; longer streams are better off in the rings of the other kernel.
   const bool few = int64_t{args.panels} * 4 <= int64_t{device_->info().sms} * token_variant_.blocks;

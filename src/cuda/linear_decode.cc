@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
 #include "cuda/weight_defines.h"
@@ -17,8 +18,6 @@ namespace {
 
 constexpr int64_t kSmallShared = 128 << 10, kLargeShared = 200 << 10, kHalfShared = 80 << 10;
 constexpr int kMostSplitsLog2 = 3;  // the largest cluster that every device takes is 8
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool HasClusters(Arch arch) { return arch.major >= 9; }
 

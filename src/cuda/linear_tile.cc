@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver.h"
 #include "cuda/driver_api.h"
@@ -58,8 +59,6 @@ Result<LinearTileArgs> ArgsOf(const TileView& weight, bool gated, const void* x,
   args.y_aligned = Aligned16(y.data, y.stride, DTypeBits(y.dtype) / 8);
   return args;
 }
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Tells the copies of tensors about x: boxes of 64 columns x `rows`, in the 128-byte swizzle of wgmma.
 Status DescribeBoxes(const void* x, int64_t K, int64_t M, int64_t stride, int rows, TensorMap& map) {
@@ -195,7 +194,7 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
 uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, int panels, int splits) {
   const uint32_t pipeline = static_cast<uint32_t>(v.stages) * StageBytes(layout, v);
   // Of each pair of n8 tiles that a block stores: what the others of the cluster have summed.
-  const int pairs = (v.n8 / 2 + splits - 1) / splits * (splits - 1);
+  const int pairs = DivideUp(v.n8 / 2, splits) * (splits - 1);
   const auto sums = static_cast<uint32_t>(pairs * 2 * panels * kTileThreads * v.warps_n * 16);
   // Without a barrier of the cluster they may come while stages are still being read.
   return v.wgmma ? pipeline + sums : std::max(pipeline, sums);

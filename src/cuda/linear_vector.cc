@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/linear_vector_args.h"
 #include "cuda/weight_defines.h"
@@ -14,8 +15,6 @@ constexpr int kWarps = 16, kBlockRows = 16;
 // Steps of a warp in the kernels that there are; kLinearVectorHeld take 96 of the 128 registers that a thread may have.
 constexpr std::array<int, 4> kSteps = {4, 6, 10, 12};
 static_assert(kSteps[1] == kLinearVectorHeld);
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool Has16Bits(const TileLayout& layout) { return layout.code_bits() == 16 && layout.scale == TileScale::kNone; }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish::cuda {
@@ -28,7 +29,7 @@ KernelSpec Attention(const char* name, int64_t head_dim, int shared_bytes) {
 KernelSpec Decode(int head_dim) { return Attention("attention_decode", head_dim, DecodeSharedBytes(head_dim)); }
 KernelSpec Prefill(int head_dim) { return Attention("attention_prefill", head_dim, AttentionSharedBytes(head_dim)); }
 
-uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>((count + per_block - 1) / per_block); }
+uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>(DivideUp(count, per_block)); }
 
 template <class Args>
 Status LaunchOne(const LoadedKernel& kernel, LaunchShape shape, const Args& args, CUstream stream) {

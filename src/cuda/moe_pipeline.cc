@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/moe_args.h"
 
@@ -100,7 +101,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base)
   size_t used = 0;
   const auto take = [&](int64_t bytes) {
     std::byte* at = base + used;
-    used += (static_cast<size_t>(bytes) + kAlign - 1) / kAlign * kAlign;
+    used += RoundUp(static_cast<size_t>(bytes), kAlign);
     return at;
   };
   Parts parts{};
@@ -235,7 +236,7 @@ Status MoePipeline::Combine(const MoeCall& call, const Parts& parts, CUstream st
   args.top_k = static_cast<int32_t>(call.top_k);
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(call.T);
-  shape.grid_y = static_cast<uint32_t>((H_ + 4 * kCombineThreads - 1) / (4 * kCombineThreads));
+  shape.grid_y = static_cast<uint32_t>(DivideUp(H_, 4 * kCombineThreads));
   shape.threads = kCombineThreads;
   shape.dependent = device_->arch().major >= 9;
   std::array<void*, 1> parameters = {&args};

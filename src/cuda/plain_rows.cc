@@ -2,14 +2,13 @@
 
 #include <cstring>
 
+#include "core/rounding.h"
 #include "cuda/tile_scales.h"
 
 namespace billfish::cuda {
 namespace {
 
 constexpr size_t kAlignment = 256;
-
-constexpr size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
@@ -20,10 +19,10 @@ PlainRows::PlainRows(const PackedWeight& weight, const TileForm& form, int64_t r
     scale_bytes_ = static_cast<size_t>(weight.groups()) * static_cast<size_t>(DTypeBits(weight.scheme().scale)) / 8;
   }
   if (form.layout.zeros) zero_bytes_ = static_cast<size_t>(weight.groups());
-  scales_ = Aligned(count * row_bytes_);
-  zeros_ = scales_ + Aligned(count * scale_bytes_);
-  bases_ = zeros_ + Aligned(count * zero_bytes_);
-  bytes_ = bases_ + Aligned(count * sizeof(int32_t));
+  scales_ = RoundUp(count * row_bytes_, kAlignment);
+  zeros_ = scales_ + RoundUp(count * scale_bytes_, kAlignment);
+  bases_ = zeros_ + RoundUp(count * zero_bytes_, kAlignment);
+  bytes_ = bases_ + RoundUp(count * sizeof(int32_t), kAlignment);
 }
 
 size_t PlainRows::BytesPerRow(const PackedWeight& weight, const TileForm& form) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish::cuda {
@@ -96,7 +97,7 @@ Status Router::Run(const float* logits, int64_t stride, int64_t T, const int32_t
   args.weights = weights;
   LaunchShape shape;
   const auto warps = static_cast<uint32_t>(std::min<int64_t>(T, kWarps));
-  shape.grid_x = (static_cast<uint32_t>(T) + warps - 1) / warps;
+  shape.grid_x = DivideUp(static_cast<uint32_t>(T), warps);
   shape.threads = warps * 32;
   shape.shared_bytes = warps * static_cast<uint32_t>(args.top_k) * 8;
   shape.dependent = device_->arch().major >= 9;
@@ -121,12 +122,12 @@ Status Router::RunNormed(const NormRouteArgs& args, CUstream stream) const {
   shape.cluster_x = 1;
   while (static_cast<int>(shape.cluster_x) < std::min(args_.E, kNormRouteCluster)) shape.cluster_x *= 2;
   shape.grid_x = shape.cluster_x;
-  const int share = (args_.E + static_cast<int>(shape.cluster_x) - 1) / static_cast<int>(shape.cluster_x);
+  const int share = DivideUp(args_.E, static_cast<int>(shape.cluster_x));
   all.tile = std::min(share, kNormRouteExperts);
   shape.grid_y = static_cast<uint32_t>(args.norm.M);
   shape.threads = 32 * kNormRouteWarps;
   constexpr int kColumns = kNormRouteColumns * kNormRouteWarps;
-  all.ahead = std::min((args.norm.H + kColumns - 1) / kColumns, kNormRouteAhead);
+  all.ahead = std::min(DivideUp(args.norm.H, kColumns), kNormRouteAhead);
   shape.shared_bytes = static_cast<uint32_t>(all.ahead * kNormRoutePieces + 2 * args.norm.H);
   shape.dependent = true;
   std::array<void*, 1> parameters = {&all};

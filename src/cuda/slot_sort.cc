@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish::cuda {
@@ -45,7 +46,7 @@ Result<SlotSort> SlotSort::Create(int64_t E, const GpuDevice& device) {
   return sort;
 }
 
-int64_t SlotSort::ScratchCounts(int64_t slots, int64_t E) { return slots < kManySlots ? 0 : (slots + kSortChunk - 1) / kSortChunk * E; }
+int64_t SlotSort::ScratchCounts(int64_t slots, int64_t E) { return slots < kManySlots ? 0 : DivideUp(slots, kSortChunk) * E; }
 
 Status SlotSort::Run(const SortArgs& args, CUstream stream) const {
   if (args.slots >= kManySlots) return RunChunks(args, stream);
@@ -61,7 +62,7 @@ Status SlotSort::Run(const SortArgs& args, CUstream stream) const {
 }
 
 Status SlotSort::RunChunks(const SortArgs& args, CUstream stream) const {
-  const auto chunks = static_cast<uint32_t>((args.slots + kSortChunk - 1) / kSortChunk);
+  const auto chunks = static_cast<uint32_t>(DivideUp(args.slots, kSortChunk));
   SortArgs copy = args;
   std::array<void*, 1> parameters = {&copy};
   LaunchShape shape;

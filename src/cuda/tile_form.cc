@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/tile_scales.h"
 
@@ -91,7 +92,7 @@ Result<TileForm> FormOf(const PackedWeight& weight, RowOrder order) {
       return Status(ErrorCode::kInvalidArgument,
                     fmt::format("a weight of {} rows was to be packed as gate and up; their numbers of rows must be the same", form.N));
     }
-    form.panels = (form.N / 2 + kPanelRows / 2 - 1) / (kPanelRows / 2);
+    form.panels = DivideUp(form.N / 2, kPanelRows / 2);
   }
   form.units = TileUnits(form.layout, form.K);
   BILLFISH_ASSIGN_OR_RETURN(const ScaleNeeds needs, NeedsOf(weight, form.layout));

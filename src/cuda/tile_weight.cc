@@ -7,6 +7,7 @@
 
 #include "billfish/context.h"
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/plain_rows.h"
 #include "cuda/upload_slots.h"
@@ -17,8 +18,6 @@ namespace {
 constexpr size_t kMostSlotBytes = size_t{8} << 20;
 constexpr size_t kAlignment = 256;
 constexpr int64_t kMostPanels = 65535;  // of a grid
-
-constexpr size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 KernelSpec PackSpec() { return {.file = "pack_tiles.cu", .function = "pack_tiles"}; }
 
@@ -43,11 +42,11 @@ Result<TileWeight> TileWeight::Upload(const PackedWeight& weight, const GpuDevic
   const std::vector<int32_t>& perm = weight.parts().perm;
   size_t total = tile_bytes + static_cast<size_t>(form.layout.unit_bytes());
   if (form.has_row_scale) {
-    out.row_scale_offset_ = Aligned(total);
+    out.row_scale_offset_ = RoundUp(total, kAlignment);
     total = out.row_scale_offset_ + static_cast<size_t>(rows) * sizeof(float);
   }
   if (!perm.empty()) {
-    out.perm_offset_ = Aligned(total);
+    out.perm_offset_ = RoundUp(total, kAlignment);
     total = out.perm_offset_ + perm.size() * sizeof(int32_t);
   }
   BILLFISH_ASSIGN_OR_RETURN(out.memory_, DeviceBuffer::Allocate({Device::Kind::kCuda, device.info().index}, total));

@@ -8,6 +8,7 @@
 
 #include "backend/bias.h"
 #include "backend/panel_store.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish {
@@ -21,8 +22,6 @@ int ScratchThreads() {
   static const int threads = std::max({kLeastScratchThreads, DefaultThreads(), static_cast<int>(std::thread::hardware_concurrency())});
   return threads;
 }
-
-size_t Padded(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
 }  // namespace
 
@@ -85,7 +84,7 @@ Result<std::unique_ptr<Linear::Impl>> Linear::Impl::Map(Op op, const LinearOptio
 size_t Linear::Impl::WorkspaceBytes(int64_t rows) const {
   if (rows <= 0) return 0;
   if (device.kind == Device::Kind::kCuda) return kernel->WorkspaceBytes(rows, 1);
-  return Padded(static_cast<size_t>(E + 1) * sizeof(int32_t)) + kernel->WorkspaceBytes(rows, ScratchThreads());
+  return RoundUp(static_cast<size_t>(E + 1) * sizeof(int32_t), kLine) + kernel->WorkspaceBytes(rows, ScratchThreads());
 }
 
 Status Linear::Impl::CheckOperands(std::string_view layer, const ConstTensorView& x, const TensorView& y) const {
@@ -151,7 +150,7 @@ Status Linear::Impl::Run(std::string_view layer, const ConstTensorView& x, std::
     call.stream = ctx.stream;
     return kernel->Run(call);
   }
-  const size_t head = Padded(static_cast<size_t>(E + 1) * sizeof(int32_t));
+  const size_t head = RoundUp(static_cast<size_t>(E + 1) * sizeof(int32_t), kLine);
   int threads = ctx.threads;
   while (threads > 1 && head + kernel->WorkspaceBytes(rows, threads) > memory.size()) --threads;
   if (head + kernel->WorkspaceBytes(rows, threads) > memory.size()) {

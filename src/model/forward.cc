@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "model/rope.h"
 #include "model/vector_ops.h"
@@ -191,7 +192,7 @@ void Chunk::AttendTile(const Layer& layer, int64_t index, int64_t sequence, int6
 
 void Chunk::Attend(const Layer& layer, int64_t index) {
   const int64_t group = config_.heads / config_.kv_heads;
-  const int64_t tiles = (tokens_.per_sequence() * group + AttentionTile::kRows - 1) / AttentionTile::kRows;
+  const int64_t tiles = DivideUp(tokens_.per_sequence() * group, AttentionTile::kRows);
   const int64_t columns = tokens_.sequences * config_.kv_heads, items = tiles * columns;
   int64_t keys = 0;
   for (int64_t t = 0; t < T_; ++t) keys += Position(t) + 1;

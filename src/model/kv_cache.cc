@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "model/lanes.h"
 
@@ -42,8 +43,8 @@ Status KvCache::Impl::CheckSequence(int64_t sequence) const {
 }
 
 Status KvCache::Impl::Allocate() {
-  capacity = (max_tokens + AttentionTile::kChunk - 1) / AttentionTile::kChunk * AttentionTile::kChunk;
-  v_stride = (v_dim + kLanes - 1) / kLanes * kLanes;
+  capacity = RoundUp(max_tokens, AttentionTile::kChunk);
+  v_stride = RoundUp(v_dim, kLanes);
   // Above any machine's memory and far below where the products below would overflow.
   constexpr double kMostBytes = 0x1p40;
   const int64_t tokens = sequences() * max_tokens;

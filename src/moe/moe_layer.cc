@@ -15,6 +15,7 @@
 #include "backend/cuda_moe.h"
 #include "billfish/moe.h"
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cpu/isa.h"
 #include "moe/row_ops.h"
@@ -28,8 +29,6 @@ constexpr size_t kLine = 64;
 // Elements below which a parallel region costs more than it saves.
 constexpr int64_t kInlineElements = 1 << 13;
 
-constexpr size_t Padded(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
 // Cuts a workspace into arrays, each on its own cache lines. Without memory it only adds up.
 class Carver {
  public:
@@ -38,7 +37,7 @@ class Carver {
   template <class T>
   std::span<T> Take(int64_t count) {
     const size_t begin = used_;
-    used_ += Padded(static_cast<size_t>(count) * sizeof(T));
+    used_ += RoundUp(static_cast<size_t>(count) * sizeof(T), kLine);
     if (used_ > memory_.size()) return {};
     return {reinterpret_cast<T*>(memory_.data() + begin), static_cast<size_t>(count)};
   }
