@@ -30,14 +30,15 @@ rms_norm.cu                     ModelOpsTest.RmsNormAddsTheDeltaAndNormalisesThe
 rope.cu                         ModelOpsTest.RopePlacesRotatedKeysAndPlainValuesInTheCache
 vector_swiglu.cu                ModelOpsTest.SwigluIsTheDefinition
 w16a16_linear_vector_sm80.cu    LinearDecode.MultipliesOneRowByFewColumns
-w4a16_grouped_decode_sm80.cu    CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
+w4a16_grouped_decode_sm80.cu    CudaMoe.RowsOfAnyAlignmentAreRead
 w4a16_grouped_stream_sm80.cu    CudaMoe.HalfPrecisionActivationsAreRight
 w4a16_grouped_tile_sm90a.cu     Kernels/GroupedTileCores.MultipliesByF16/Best
+w4a16_held_moe_sm80.cu          CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
 w4a16_linear_decode_sm80.cu     LinearDecode.MultipliesByF16
 w4a16_linear_tile_sm80.cu       Kernels/LinearTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm80.cu       Kernels/GroupedTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm90a.cu      Kernels/LinearTileCores.MultipliesByF16/Best
-w4a16_token_down_sm80.cu        CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
+w4a16_token_down_sm80.cu        CudaMoe.RowsOfAnyAlignmentAreRead
 END
 }
 

@@ -6,6 +6,7 @@
 
 #include "cuda/gather_columns.h"
 #include "cuda/grouped_decode.h"
+#include "cuda/held_moe.h"
 #include "cuda/linear_decode.h"
 #include "cuda/linear_tile.h"
 #include "cuda/linear_vector.h"
@@ -41,6 +42,7 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   AppendRouteSpecs(arch, specs);
   AppendSlotSortSpecs(arch, specs);
   AppendGroupedDecodeSpecs(arch, specs);
+  AppendHeldMoeSpecs(arch, specs);
   AppendMoeSpecs(arch, specs);
   const auto key = [](const KernelSpec& spec) { return std::tie(spec.file, spec.function, spec.defines); };
   std::sort(specs.begin(), specs.end(), [&](const KernelSpec& a, const KernelSpec& b) { return key(a) < key(b); });

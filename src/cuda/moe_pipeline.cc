@@ -74,6 +74,7 @@ Result<MoePipeline> MoePipeline::Create(const GpuDevice& device, const TileView&
     }
   }
   const DType dtype = options.activation_dtype;
+  BILLFISH_ASSIGN_OR_RETURN(moe.held_, HeldMoe::Create(device, gate_up, down, dtype, options.activation));
   BILLFISH_ASSIGN_OR_RETURN(GroupedDecode decode_gate_up, GroupedDecode::Create(device, gate_up, dtype, &options.activation));
   BILLFISH_ASSIGN_OR_RETURN(GroupedDecode decode_down, GroupedDecode::Create(device, down, dtype, nullptr));
   BILLFISH_ASSIGN_OR_RETURN(GroupedTile tile_gate_up, GroupedTile::Create(device, gate_up, dtype, &options.activation));
@@ -138,6 +139,11 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
                         parts.bytes, kAlign, slots, workspace.size(), static_cast<const void*>(workspace.data()))};
   }
   BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
+  if (held_ && call.T == 1) {
+    const HeldMoeCall held{call.x, call.ids, call.weights, call.addend, call.y, call.top_k, first_expert_, call.y_dtype};
+    HeldExchange* exchange = held_->Takes(held) ? HeldExchangeOf(*device_, workspace.data()) : nullptr;
+    if (exchange != nullptr) return held_->Run(held, exchange, stream);
+  }
   if (Direct(call.T, call.top_k)) return FewSlots(call, parts, stream);
   BILLFISH_RETURN_IF_ERROR(Experts(call, parts, stream));
   return Combine(call, parts, stream);

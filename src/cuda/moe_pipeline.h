@@ -6,6 +6,7 @@
 //   combine   y[t] = (addend[t]) + sum_j weights[t][j] out[row of slot t, j]
 //
 // Few slots need no sort: the decode kernels sort for themselves. One token, or two of small experts, takes two launches: down combines.
+// One token takes a single launch where the weights that it needs fit in the shared memory of the device (HeldMoe).
 // Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it may be
 // captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each call
 // with its own workspace.
@@ -14,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "billfish/moe.h"
@@ -21,6 +23,7 @@
 #include "billfish/tensor.h"
 #include "cuda/device.h"
 #include "cuda/grouped_decode.h"
+#include "cuda/held_moe.h"
 #include "cuda/jit.h"
 #include "cuda/linear_tile.h"
 #include "cuda/slot_sort.h"
@@ -74,6 +77,7 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   DType dtype_ = DType::kBF16;
   SlotSort sort_;
   LoadedKernel combine_[2][3];  ///< by type of out (fp32, bf16), then of y (fp32, bf16, fp16)
+  std::optional<HeldMoe> held_;
   std::shared_ptr<const GroupedDecode> decode_gate_up_, decode_down_;
   std::shared_ptr<const GroupedTile> tile_gate_up_, tile_down_;
 };

@@ -15,6 +15,7 @@
 #include "support/device_numbers.h"
 #include "support/moe_fixture.h"
 #include "support/random_tensor.h"
+#include "support/scheme_test.h"
 
 namespace billfish::cuda {
 namespace {
@@ -179,29 +180,42 @@ double Error(const std::vector<float>& found, const std::vector<double>& wanted)
 // bf16 keeps h to 2^-9.
 constexpr double kTolerance = 4e-3;
 
-TEST(CudaMoe, EqualsItsDefinitionForEveryActivation) {
+// A kernel's first compilation takes seconds: every activation and every format is a test of its own.
+class CudaMoeActivations : public ::testing::TestWithParam<Activation> {};
+
+TEST_P(CudaMoeActivations, EqualItsDefinition) {
   BILLFISH_NEEDS_GPU();
-  for (const Activation& activation :
-       {Activation{Kind::kSwiglu}, Activation{Kind::kSwigluClamped, 1.5f}, Activation{Kind::kSwigluOai, 2.0f, 1.702f, 1.0f},
-        Activation{Kind::kGegluTanh}, Activation{Kind::kSilu}, Activation{Kind::kRelu2}}) {
-    for (const GateUpOrder order : {GateUpOrder::kConcatenated, GateUpOrder::kInterleaved}) {
-      MoeFixture fixture = RandomLayer(schemes::kMxfp4, {6, 3, 192, 128, 11}, activation, 40);
+  for (const GateUpOrder order : {GateUpOrder::kConcatenated, GateUpOrder::kInterleaved}) {
+    for (const int64_t T : {1, 2, 11}) {
+      MoeFixture fixture = RandomLayer(schemes::kMxfp4, {6, 3, 192, 128, T}, GetParam(), 40);
       fixture.order = order;
       AddBiases(fixture, 50);
       EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance)
-          << "activation " << static_cast<int>(activation.kind) << " order " << static_cast<int>(order);
+          << "order " << static_cast<int>(order) << " T " << T;
     }
   }
 }
 
-TEST(CudaMoe, EqualsItsDefinitionForEveryFormat) {
+INSTANTIATE_TEST_SUITE_P(Kinds, CudaMoeActivations,
+                         ::testing::Values(Activation{Kind::kSwiglu}, Activation{Kind::kSwigluClamped, 1.5f},
+                                           Activation{Kind::kSwigluOai, 2.0f, 1.702f, 1.0f}, Activation{Kind::kGegluTanh},
+                                           Activation{Kind::kSilu}, Activation{Kind::kRelu2}),
+                         [](const auto& with) { return "Kind" + std::to_string(static_cast<int>(with.param.kind)); });
+
+class CudaMoeFormats : public ::testing::TestWithParam<QuantScheme> {};
+
+TEST_P(CudaMoeFormats, EqualItsDefinition) {
   BILLFISH_NEEDS_GPU();
-  for (const QuantScheme& scheme :
-       {schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true), schemes::Int4(32, false), schemes::kFp8Channel, schemes::kBf16}) {
-    const MoeFixture fixture = RandomLayer(scheme, {5, 2, 256, 128, 9}, {Kind::kSwiglu}, 60);
-    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance) << scheme.Name();
+  for (const Shape& shape : {Shape{5, 2, 256, 128, 1}, Shape{3, 2, 2304, 128, 1}, Shape{5, 2, 256, 128, 2}, Shape{5, 2, 256, 128, 9}}) {
+    const MoeFixture fixture = RandomLayer(GetParam(), shape, {Kind::kSwiglu}, 60);
+    EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance) << "H " << shape.H << " T " << shape.T;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Schemes, CudaMoeFormats,
+                         ::testing::Values(schemes::kMxfp4, schemes::kNvfp4, schemes::Int4(128, true), schemes::Int4(32, false),
+                                           schemes::kFp8Channel, schemes::kBf16),
+                         [](const auto& with) { return test::TestName(with.param.Name()); });
 
 TEST(CudaMoe, EqualsItsDefinitionForOddShapes) {
   BILLFISH_NEEDS_GPU();
@@ -214,6 +228,19 @@ TEST(CudaMoe, EqualsItsDefinitionForOddShapes) {
         << "E " << shape.E << " H " << shape.H << " I " << shape.I << " T " << shape.T;
   }
 }
+
+class CudaMoeOneToken : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(CudaMoeOneToken, EqualsItsDefinition) {
+  BILLFISH_NEEDS_GPU();
+  const MoeFixture fixture = RandomLayer(schemes::kMxfp4, GetParam(), {Kind::kSwiglu}, 76);
+  EXPECT_LT(Error(Layer(fixture, DType::kBF16).Result(), Definition(fixture)), kTolerance);
+}
+
+// Several row blocks a CTA, several units of down a warp; experts chosen more than once.
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaMoeOneToken,
+                         ::testing::Values(Shape{4, 8, 2048, 768, 1}, Shape{9, 11, 1536, 288, 1}, Shape{3, 24, 320, 96, 1}),
+                         [](const auto& with) { return "H" + std::to_string(with.param.H) + "Top" + std::to_string(with.param.top_k); });
 
 TEST(CudaMoe, RowsLongerThanSharedMemoryAreRight) {
   BILLFISH_NEEDS_GPU();
@@ -263,8 +290,10 @@ TEST(CudaMoe, ManyRowsAnExpertAreRight) {
 TEST(CudaMoe, HalfPrecisionActivationsAreRight) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::kNvfp4, schemes::Int4(64, true)}) {
-    const MoeFixture fixture = RandomLayer(scheme, {5, 2, 256, 128, 9}, {Kind::kSwiglu}, 120);
-    EXPECT_LT(Error(Layer(fixture, DType::kF16).Result(), Definition(fixture)), 6e-4) << scheme.Name();
+    for (const int64_t T : {1, 9}) {
+      const MoeFixture fixture = RandomLayer(scheme, {5, 2, 256, 128, T}, {Kind::kSwiglu}, 120);
+      EXPECT_LT(Error(Layer(fixture, DType::kF16).Result(), Definition(fixture)), 6e-4) << scheme.Name() << " T " << T;
+    }
   }
 }
 

@@ -6,13 +6,16 @@
 
 namespace billfish::cuda {
 
-__device__ __forceinline__ float LoadAddend(const GroupedDecodeArgs& args, int64_t i) {
+/// Args: addend, y and y_type as in GroupedDecodeArgs.
+template <class Args>
+__device__ __forceinline__ float LoadAddend(const Args& args, int64_t i) {
   if (args.y_type == 0) return static_cast<const float*>(args.addend)[i];
   const uint32_t bits = static_cast<const uint16_t*>(args.addend)[i];
   return args.y_type == 1 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
-__device__ __forceinline__ void StoreY(const GroupedDecodeArgs& args, int64_t i, float value) {
+template <class Args>
+__device__ __forceinline__ void StoreY(const Args& args, int64_t i, float value) {
   if (args.y_type == 0) {
     static_cast<float*>(args.y)[i] = value;
   } else {
