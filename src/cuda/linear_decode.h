@@ -1,4 +1,4 @@
-// y = x . W^T for few rows of x, by src/cuda/kernels/w4a16_linear_decode_sm80.cu: W is read once, at the speed of the memory.
+// y = x . W^T for few rows of x, by src/cuda/kernels/w4a16_linear_decode_{sm80,sm90a}.cu: W is read once, at the speed of the memory.
 //
 // Create compiles or loads every variant; Run picks one by M, or linear_vector.h for one row of a small weight of 16-bit codes, and
 // launches it: no allocation, no compilation, no synchronisation, no workspace, so that it may be captured. Results are the same every
@@ -24,11 +24,13 @@ namespace billfish::cuda {
 /// What the kernel is compiled for: the macros of its file.
 struct LinearDecodeVariant {
   int tokens = 8;         ///< rows of x at most: 8 or 16
+  int step_units = 1;     ///< units of K in a step
   int row_blocks = 2;     ///< 16-row blocks of a block of rows
   int warps = 16;         ///< of a CTA
   int blocks = 1;         ///< CTAs that an SM has room for
   int stages = 3;         ///< steps in the ring of a warp
   bool stream_x = false;  ///< x is read from global memory again and again and does not stay in shared memory
+  bool wgmma = false;     ///< four warps share a block of rows, a panel
 };
 
 /// How a call is spread over the device.
@@ -57,8 +59,7 @@ class LinearDecode {
     LoadedKernel kernel;
     std::array<int, 4> clusters{};  ///< of 1, 2, 4, 8 CTAs that run at the same time; 0: they cannot run
   };
-  LinearDecodePlan PlanFor(int64_t M) const;
-  int64_t Steps() const;
+  LinearDecodePlan PlanFor(int64_t M, bool x_aligned) const;
 
   const GpuDevice* device_ = nullptr;
   TileView weight_;

@@ -6,11 +6,6 @@
 
 namespace billfish::cuda {
 
-/// Units of a step, which a warp takes at a time: 4-bit units of 64 columns go in pairs.
-BILLFISH_HD constexpr int LinearDecodeStepUnits(const TileLayout& layout) {
-  return layout.code_bits() == 4 && layout.unit_k() == 64 ? 2 : 1;
-}
-
 struct LinearDecodeArgs {
   // What the first copies of weights and of x wait for: in one line of the constant cache.
   const uint8_t* weight = nullptr;  ///< units in the layout of the kernel

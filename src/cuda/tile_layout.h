@@ -54,6 +54,7 @@ inline constexpr int kPanelRows = 64;
 inline constexpr int kBlockK = 64;
 inline constexpr int kPlanes = 4;         // k16 steps of a block
 inline constexpr int kTileThreads = 128;  // threads that own a block
+inline constexpr int kMostStepUnits = 4;  // units that a kernel may take at a time; behind the last of a weight there are as many, less one
 /// E5M3 holds the exponent E of 2^(E - 9) as E + 11: the exponent field of scale * 2^5 in fp16, and what scale * 2^117 has above 224 in
 /// bf16, whose lower five bits are free.
 inline constexpr int kE5M3Bias = 11;

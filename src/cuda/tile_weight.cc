@@ -40,7 +40,7 @@ Result<TileWeight> TileWeight::Upload(const PackedWeight& weight, const GpuDevic
   const size_t tile_bytes = static_cast<size_t>(form.E) * form.expert_bytes();
   const int64_t rows = form.E * form.packed_rows();
   const std::vector<int32_t>& perm = weight.parts().perm;
-  size_t total = tile_bytes + static_cast<size_t>(form.layout.unit_bytes());
+  size_t total = tile_bytes + static_cast<size_t>((kMostStepUnits - 1) * form.layout.unit_bytes());
   if (form.has_row_scale) {
     out.row_scale_offset_ = RoundUp(total, kAlignment);
     total = out.row_scale_offset_ + static_cast<size_t>(rows) * sizeof(float);
@@ -75,8 +75,8 @@ Result<TileWeight> TileWeight::Upload(const PackedWeight& weight, const GpuDevic
     BILLFISH_RETURN_IF_ERROR(LaunchPack(kernel, plain.ArgsFor(sent, tiles), form, count, slots.stream()));
     BILLFISH_RETURN_IF_ERROR(slots.Release());
   }
-  // A kernel that takes units in pairs may read the one behind the last: any numbers will do, but numbers they must be.
-  const std::vector<std::byte> behind(static_cast<size_t>(form.layout.unit_bytes()));
+  // A kernel that takes several units at a time may read some behind the last: any numbers will do, but numbers they must be.
+  const std::vector<std::byte> behind(static_cast<size_t>((kMostStepUnits - 1) * form.layout.unit_bytes()));
   BILLFISH_RETURN_IF_ERROR(slots.SendNow(out.At(tile_bytes), behind));
   if (form.has_row_scale) BILLFISH_RETURN_IF_ERROR(slots.SendNow(out.At(out.row_scale_offset_), std::as_bytes(std::span(row_scale))));
   if (!perm.empty()) BILLFISH_RETURN_IF_ERROR(slots.SendNow(out.At(out.perm_offset_), std::as_bytes(std::span(perm))));

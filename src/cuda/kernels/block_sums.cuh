@@ -15,7 +15,9 @@ namespace billfish::cuda {
 
 /// A lane's accumulator of tile n of 16-row block rb (mma.cuh) is four sums, of tokens 2 p and 2 p + 1, p = lane % 4, of the tile. Only the
 /// first pairs exist, where M < 7: fours go as [rb][n][lane / 4][pairs].
-template <int kRowBlocks, int kTiles, int kWarps>
+///
+/// kTeam warps have a block side by side, each its own rows: what one posts or sends is for the warp of the same rows.
+template <int kRowBlocks, int kTiles, int kWarps, int kTeam = 1>
 class BlockSums {
  public:
   static constexpr int kRows = 16 * kRowBlocks;
@@ -24,12 +26,13 @@ class BlockSums {
     float row_scale[kWarps][kRows], bias[kWarps][kRows];  ///< of the block that the warp finishes next
     uint64_t posted[kWarps];                              ///< completes when that block has all posts, each lane's for itself
   };
-  // Behind Shared: for each warp a slot; for each block that this CTA owns what the other CTAs send; for each block that this CTA owns a
-  // barrier, 16 bytes.
+  // Behind Shared: for each warp but those of the first team, who begin all that they go on with, a slot; for each block that this CTA owns
+  // what the other CTAs send; for each block that this CTA owns a barrier, 16 bytes.
 
   static __device__ __forceinline__ int Bytes(const LinearDecodeArgs& args, int blocks) {
     const int others = (1 << args.splits_log2) - 1, owned = (blocks + others) >> args.splits_log2;
-    return static_cast<int>(sizeof(Shared)) + (kWarps + owned * others) * Fours(args) * 16 + (others > 0 ? owned * 16 : 0);
+    return static_cast<int>(sizeof(Shared)) + (kWarps - kTeam + owned * kTeam * others) * Fours(args) * 16 +
+           (others > 0 ? owned * kTeam * 16 : 0);
   }
 
   __device__ __forceinline__ BlockSums(const LinearDecodeArgs& args, Shared* shared, int rank, const Blocks& blocks)
@@ -43,18 +46,18 @@ class BlockSums {
         most_owned_((blocks.count + (1 << args.splits_log2) - 1) >> args.splits_log2) {}
 
   /// The barriers, and that this CTA runs. `stretch` is the warp's.
-  __device__ __forceinline__ void Begin(const Stretch<kWarps>& stretch, int steps, int warp, int lane) {
+  __device__ __forceinline__ void Begin(const Stretch<kWarps / kTeam>& stretch, int steps, int warp, int lane) {
     // Of the last block that the warp begins, if it does not end it.
     const int block = Quotient(stretch.end, steps);
     if (block * steps >= stretch.begin && block * steps < stretch.end) {
-      posts_ = stretch.WarpAt((block + 1) * steps - 1) - warp;
+      posts_ = stretch.TeamAt((block + 1) * steps - 1) - warp / kTeam;
       if (lane == 0) InitBarrier(&shared_->posted[warp], 32 * posts_);
     }
 #if __CUDA_ARCH__ >= 900
     if (args_.splits_log2 > 0 && lane == 0) {
       const int others = (1 << args_.splits_log2) - 1;
 #pragma unroll 1
-      for (int i = warp; i < owned_; i += kWarps) {
+      for (int i = warp; i < owned_ * kTeam; i += kWarps) {
         InitBarrier(SentBarrier(i), 1);
         ArriveExpecting(SharedAddress(SentBarrier(i)), static_cast<uint32_t>(others * fours_ * 16));
       }
@@ -77,7 +80,7 @@ class BlockSums {
   /// The warp goes on with a block that warp `finisher` has begun.
   __device__ __forceinline__ void Post(int finisher, int warp, int lane, const Sums& v) const {
     if (HasSums(lane)) {
-      float4* to = slots_ + warp * fours_ + Place(lane);
+      float4* to = slots_ + (warp - kTeam) * fours_ + Place(lane);
 #pragma unroll
       for (int rb = 0; rb < kRowBlocks; ++rb) {
 #pragma unroll
@@ -94,7 +97,7 @@ class BlockSums {
   __device__ __forceinline__ void Start(int block, int warp, int lane) const {
     __syncwarp();  // the last block is through with what is overwritten
     constexpr int kChunks = kRows / 4;
-    const int row = (first_block_ + block) * kRows + lane % kChunks * 4;
+    const int row = FirstRow(block, warp) + lane % kChunks * 4;
     if (lane < kChunks && args_.row_scale != nullptr) {
       CopyAsync16(SharedAddress(&shared_->row_scale[warp][lane * 4]), args_.row_scale + row);
     } else if (lane >= kChunks && lane < 2 * kChunks && args_.bias != nullptr) {
@@ -108,10 +111,11 @@ class BlockSums {
     if (!ended) {
       Await(&shared_->posted[warp], 0);
 #pragma unroll 4
-      for (int i = 1; i <= posts_; ++i) Add(slots_ + (warp + i) * fours_, lane, v);
+      for (int i = 0; i < posts_; ++i) Add(slots_ + (warp + i * kTeam) * fours_, lane, v);
     }
     if (args_.splits_log2 > 0) {
-      const int mask = (1 << args_.splits_log2) - 1, owner = block & mask, index = block >> args_.splits_log2;
+      const int mask = (1 << args_.splits_log2) - 1, owner = block & mask;
+      const int index = (block >> args_.splits_log2) * kTeam + warp % kTeam;
       if (owner != rank_) {
         Send(owner, index, lane, v);
         return;
@@ -130,9 +134,11 @@ class BlockSums {
   __device__ __forceinline__ bool HasSums(int lane) const { return lane % 4 < Pairs(args_); }
   __device__ __forceinline__ int Place(int lane) const { return lane / 4 * Pairs(args_) + lane % 4; }
 
-  __device__ __forceinline__ float4* Sent(int number) const { return slots_ + (kWarps + number) * fours_; }
+  __device__ __forceinline__ int FirstRow(int block, int warp) const { return ((first_block_ + block) * kTeam + warp % kTeam) * kRows; }
+
+  __device__ __forceinline__ float4* Sent(int number) const { return slots_ + (kWarps - kTeam + number) * fours_; }
   __device__ __forceinline__ uint64_t* SentBarrier(int index) const {
-    return reinterpret_cast<uint64_t*>(Sent(most_owned_ * ((1 << args_.splits_log2) - 1))) + index;
+    return reinterpret_cast<uint64_t*>(Sent(most_owned_ * kTeam * ((1 << args_.splits_log2) - 1))) + index;
   }
 
   __device__ __forceinline__ void Add(const float4* from, int lane, Sums& v) const {
@@ -169,7 +175,7 @@ class BlockSums {
 
   __device__ __forceinline__ void Store(int block, int warp, int lane, Sums& v) const {
     __syncwarp();
-    const int row = lane / 4, first = (first_block_ + block) * kRows + row;
+    const int row = lane / 4, first = FirstRow(block, warp) + row;
     if (args_.row_scale != nullptr || args_.bias != nullptr) {
 #pragma unroll
       for (int rb = 0; rb < kRowBlocks; ++rb) {

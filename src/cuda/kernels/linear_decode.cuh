@@ -8,7 +8,7 @@
 namespace billfish::cuda {
 
 /// Units of a step, which a warp takes at a time: enough work to make up for going on to the next.
-inline constexpr int kStepUnits = LinearDecodeStepUnits(kLayout);
+inline constexpr int kStepUnits = BF_STEP_UNITS;
 inline constexpr int kStepK = kStepUnits * kUnitK, kStepBytes = kStepUnits * kLayout.unit_bytes();
 
 /// a / b for a of 0 to 2^21 and b > 0, in a quarter of the instructions of a division of integers: a + 0.5 is no multiple of b, and too far
@@ -34,18 +34,18 @@ struct Slice {
 };
 
 /// A CTA has the steps of its slice for each of the `count` blocks of rows from `first` on: one sequence, block by block, of which each
-/// warp has a stretch, [begin, end). So a warp goes along K without a break, whatever the blocks are.
-template <int kWarps>
+/// team of warps has a stretch, [begin, end). So a warp goes along K without a break, whatever the blocks are.
+template <int kTeams>
 class Stretch {
  public:
   int begin, end;
   /// `blocks` blocks of `steps` steps each; none is 0. Without a division: the first copies wait for this.
-  __device__ __forceinline__ Stretch(int blocks, int steps, int warp) : total_(blocks * steps) {
-    begin = total_ < kWarps ? min(warp, total_) : warp * total_ / kWarps;
-    end = total_ < kWarps ? min(warp + 1, total_) : (warp + 1) * total_ / kWarps;
+  __device__ __forceinline__ Stretch(int blocks, int steps, int team) : total_(blocks * steps) {
+    begin = total_ < kTeams ? min(team, total_) : team * total_ / kTeams;
+    end = total_ < kTeams ? min(team + 1, total_) : (team + 1) * total_ / kTeams;
   }
-  /// The warp that has place `at` of the sequence.
-  __device__ __forceinline__ int WarpAt(int at) const { return total_ < kWarps ? at : Quotient(at * kWarps + kWarps - 1, total_); }
+  /// The team that has place `at` of the sequence.
+  __device__ __forceinline__ int TeamAt(int at) const { return total_ < kTeams ? at : Quotient(at * kTeams + kTeams - 1, total_); }
 
  private:
   int total_;

@@ -42,14 +42,14 @@ class RingStep {
   uint32_t codes_, rows_, zeros_;
 };
 
-template <int kRowBlocks, int kStages>
+template <int kRowBlocks, int kStages, int kTeam = 1>
 class RingSteps {
  public:
   using Step = RingStep<kRowBlocks>;
   static constexpr int kSharedBytes = kStages * Step::kBytes;
 
   /// `ring`: kSharedBytes of this warp.
-  __device__ __forceinline__ RingSteps(const StepWalk<kRowBlocks>& walk, const uint8_t* ring, int lane)
+  __device__ __forceinline__ RingSteps(const StepWalk<kRowBlocks, kTeam>& walk, const uint8_t* ring, int lane)
       : walk_(walk), ring_(SharedAddress(ring)), lane_(lane), policy_(EvictFirst()) {
     asm volatile("" : "+r"(ring_));  // to be kept, not computed again for each step
     read_ = ring_ + (kStages - 1) * Step::kBytes;
@@ -120,7 +120,7 @@ class RingSteps {
     return first + lane_ / kChunks * kLayout.unit_bytes() + lane_ % kChunks * 16;
   }
 
-  StepWalk<kRowBlocks> walk_;
+  StepWalk<kRowBlocks, kTeam> walk_;
   uint32_t ring_;
   int lane_;
   uint64_t policy_;

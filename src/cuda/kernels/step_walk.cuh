@@ -11,8 +11,8 @@ namespace billfish::cuda {
 /// In each unit: [slab][row block][lane] 16 bytes of codes, then the scales, then the zero points.
 inline constexpr int kSlabBytes = kTileThreads * 16, kSlabs = kLayout.code_bytes() / kSlabBytes, kSlabsOfBlock = kSlabs / kUnitBlocks;
 
-/// kRowBlocks 16-row blocks of a panel are a block.
-template <int kRowBlocks>
+/// kTeam warps go along a block of rows side by side, each with kRowBlocks 16-row blocks of the panel.
+template <int kRowBlocks, int kTeam = 1>
 class StepWalk {
  public:
   /// From step `step` of the slice, of block `block` of the weight, `left` steps.
@@ -25,7 +25,7 @@ class StepWalk {
     const int64_t unit = static_cast<int64_t>(block_ / kBlocksOfPanel) * args_.units + (slice_.first + step_) * kStepUnits;
     return args_.weight + unit * kLayout.unit_bytes();
   }
-  __device__ __forceinline__ int FirstBlock() const { return block_ % kBlocksOfPanel * kRowBlocks; }
+  __device__ __forceinline__ int FirstBlock() const { return (block_ % kBlocksOfPanel * kTeam + threadIdx.x / 32 % kTeam) * kRowBlocks; }
 
   /// True if the next step is in the same block: then it lies kStepBytes further on. Else call NextBlock.
   __device__ __forceinline__ bool Advance() {
@@ -38,7 +38,7 @@ class StepWalk {
   }
 
  private:
-  static constexpr int kBlocksOfPanel = 4 / kRowBlocks;
+  static constexpr int kBlocksOfPanel = 4 / (kRowBlocks * kTeam);
 
   const LinearDecodeArgs& args_;
   const Slice& slice_;

@@ -178,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BF_BLOCKS) w4a16_linear_d
       for (; step < ready; ++step, x.GoOn()) Multiply(steps.Take(), x, acc);
     }
     if (begin > 0) {
-      sums.Post(stretch.WarpAt(block * slice.count), warp, lane, acc);
+      sums.Post(stretch.TeamAt(block * slice.count), warp, lane, acc);
     } else {
       if (end < kStages) WaitCopies<0>();
       sums.Finish(block, end == slice.count, warp, lane, acc);

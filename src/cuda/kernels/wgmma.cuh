@@ -42,7 +42,12 @@ __device__ __forceinline__ uint64_t SwizzledDescriptor(uint32_t shared) {
 /// kN8 blocks of eight columns. accumulate = 0: d is overwritten.
 template <int kN8>
 __device__ __forceinline__ void GroupMma(float (&d)[kN8][4], const uint32_t (&a)[4], uint64_t b, int accumulate) {
-  if constexpr (kN8 == 2) {
+  if constexpr (kN8 == 1) {
+    asm volatile(BF_WGMMA("8", "%0, %1, %2, %3", "%4, %5, %6, %7", "%8", "%9")
+                 : BF_D(0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
+                 : "memory");
+  } else if constexpr (kN8 == 2) {
     asm volatile(BF_WGMMA("16", "%0, %1, %2, %3, %4, %5, %6, %7", "%8, %9, %10, %11", "%12", "%13")
                  : BF_D(0), BF_D(1)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
@@ -91,7 +96,7 @@ __device__ __forceinline__ void GroupMma(float (&d)[kN8][4], const uint32_t (&a)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
                  : "memory");
   } else {
-    static_assert(kN8 == 2, "2, 4, 8, 12, 16 or 32 blocks of columns");
+    static_assert(kN8 == 1, "1, 2, 4, 8, 12, 16 or 32 blocks of columns");
   }
 }
 
