@@ -39,7 +39,7 @@ w4a16_linear_decode_sm90a.cu    LinearDecode.MultipliesByF16
 w4a16_linear_tile_sm80.cu       Kernels/LinearTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm80.cu       Kernels/GroupedTileCores.MultipliesByF16/MmaSync
 w4a16_linear_tile_sm90a.cu      Kernels/LinearTileCores.MultipliesByF16/Best
-w4a16_token_down_sm80.cu        CudaMoe.RowsOfAnyAlignmentAreRead
+w4a16_token_moe_sm80.cu         CudaMoe.OneTokenIsRightWhateverTheNumberOfCtas
 END
 }
 

@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 
-#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/weight_defines.h"
 
@@ -25,9 +24,6 @@ int RingBytes(const TileLayout& layout, const DecodeVariant& variant) {
   return variant.warps * variant.stages * StageBytes(layout, variant);
 }
 
-// Dynamic shared memory of a block of the kernel for one token: its rows of h.
-int TokenRoom(Arch arch, const TokenVariant& variant) { return std::min(arch.SharedBytesOfSm() / variant.blocks - (12 << 10), 96 << 10); }
-
 // The deepest ring that leaves room for the wanted blocks; fewer blocks where not even a short ring would fit.
 DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
   constexpr int kShortest = 3, kDeepest = 8, kReserved = 2048;  // the system's share and what a block sorts itself
@@ -41,6 +37,8 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
 }
 
 constexpr int kPhaseItems = 32;  // whose sums may wait for the next phase of K, at most
+
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sums of an item.
 int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
@@ -130,19 +128,6 @@ KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bo
   return spec;
 }
 
-TokenVariant TokenVariantOf(const TileLayout& layout) { return {16, std::max(16 * 512 / layout.code_bytes(), 1), 1}; }
-
-KernelSpec TokenSpec(const TileLayout& layout, Arch arch, bool half) {
-  const TokenVariant variant = TokenVariantOf(layout);
-  KernelSpec spec;
-  spec.file = "w4a16_token_down_sm80.cu";
-  spec.function = "w4a16_token_down";
-  spec.defines = WeightDefines(layout, half, {{"BF_WARPS", variant.warps}, {"BF_AHEAD", variant.ahead}, {"BF_BLOCKS", variant.blocks}});
-  spec.shared_bytes = static_cast<uint32_t>(TokenRoom(arch, variant));
-  spec.hot = true;
-  return spec;
-}
-
 Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileView& weight, DType x_dtype, const Activation* activation) {
   BILLFISH_RETURN_IF_ERROR(CheckActivation(weight.form.layout, x_dtype));
   const bool gated = activation != nullptr && activation->gated();
@@ -170,11 +155,6 @@ Result<GroupedDecode> GroupedDecode::Create(const GpuDevice& device, const TileV
     const KernelSpec spec = DecodeSpec(weight.form.layout, variant, x_dtype == DType::kF16, KindOf(activation));
     BILLFISH_ASSIGN_OR_RETURN(LoadedKernel kernel, LoadKernel(spec, device));
     decode.few_.push_back({variant, std::move(kernel)});
-  }
-  if (activation == nullptr) {
-    decode.token_variant_ = TokenVariantOf(weight.form.layout);
-    BILLFISH_ASSIGN_OR_RETURN(decode.token_kernel_,
-                              LoadKernel(TokenSpec(weight.form.layout, device.arch(), x_dtype == DType::kF16), device));
   }
   return decode;
 }
@@ -314,17 +294,6 @@ Status GroupedDecode::LaunchFew(GroupedDecodeArgs args, const DecodeWork& work, 
   return Launch(loaded.kernel, shape, stream, parameters);
 }
 
-Status GroupedDecode::LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const {
-  LaunchShape shape;
-  shape.grid_x = static_cast<uint32_t>(args.panels * 4);
-  shape.threads = static_cast<uint32_t>(token_variant_.warps * 32);
-  shape.shared_bytes = shared_bytes;
-  shape.dependent = device_->arch().major >= 9;
-  GroupedDecodeArgs copy = args;
-  std::array<void*, 1> parameters = {&copy};
-  return Launch(token_kernel_, shape, stream, parameters);
-}
-
 Status GroupedDecode::Run(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride, CUstream stream) const {
   return LaunchStream(Arguments(work, x, x_stride, out, out_stride), work, stream);
 }
@@ -346,13 +315,6 @@ Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_s
   args.y = combine.y;
   args.y_stride = combine.y_stride;
   args.y_type = combine.y_dtype == DType::kF32 ? 0 : combine.y_dtype == DType::kBF16 ? 1 : 2;
-  args.x_units = static_cast<int32_t>(DivideUp(work.slots * weight_.form.units, token_variant_.warps));
-  const int64_t rows = int64_t{args.x_units} * token_variant_.warps * weight_.form.layout.unit_k() * 2;
-  // Where every block has 16 rows of y at most; longer streams are better off in the rings of the other kernel.
-  const bool few = int64_t{args.panels} * 4 <= int64_t{device_->info().sms} * token_variant_.blocks;
-  if (work.slots == work.top_k && few && args.x_aligned != 0 && rows <= TokenRoom(device_->arch(), token_variant_)) {
-    return LaunchToken(args, static_cast<uint32_t>(rows), stream);
-  }
   return LaunchFew(args, work, stream);
 }
 
@@ -376,7 +338,6 @@ void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
         specs.push_back(DecodeSpec(layout, variant, false, activation));
       }
     }
-    specs.push_back(TokenSpec(layout, arch, false));
   }
 }
 

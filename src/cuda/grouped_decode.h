@@ -49,13 +49,6 @@ struct DecodeWork {
   bool overlapped = false;      ///< a dependent launch whose predecessor did not write the work: weights are read ahead of its end
 };
 
-/// The kernel that adds up the experts of one token (w4a16_token_down_sm80.cu).
-struct TokenVariant {
-  int warps;   ///< of a block, which split the units of all experts
-  int ahead;   ///< units that a warp has in registers
-  int blocks;  ///< an SM
-};
-
 /// With ids: the down kernel adds the slots of a token up by itself, whichever warp finishes 16 columns last. Without: see MoePipeline.
 struct DecodeCombine {
   int32_t* arrivals = nullptr;  ///< [4 * panels of the down matrix] on the device, cleared by the gate|up call, counted up by the down call
@@ -84,8 +77,6 @@ class GroupedDecode {
   /// The same for ids of at most kDirectSlots slots, of one token or two: gate|up clears `arrivals` counters, down combines.
   Status RunGateUp(const DecodeWork& work, const void* x, int64_t x_stride, void* h, int64_t h_stride, int32_t* arrivals, int64_t count,
                    CUstream stream) const;
-  /// One token goes to a kernel of its own where `out` has few columns and shared memory room for h: it uses neither `out` nor the
-  /// counters.
   Status RunDown(const DecodeWork& work, const void* h, int64_t h_stride, void* out, int64_t out_stride, const DecodeCombine& combine,
                  CUstream stream) const;
 
@@ -102,7 +93,6 @@ class GroupedDecode {
   GroupedDecodeArgs Arguments(const DecodeWork& work, const void* x, int64_t x_stride, void* out, int64_t out_stride) const;
   const Loaded& ChooseFew(const DecodeWork& work) const;
   const LoadedStream* Choose(const DecodeWork& work) const;
-  Status LaunchToken(const GroupedDecodeArgs& args, uint32_t shared_bytes, CUstream stream) const;
   Status LaunchFew(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
   Status LaunchStream(GroupedDecodeArgs args, const DecodeWork& work, CUstream stream) const;
 
@@ -112,15 +102,11 @@ class GroupedDecode {
   bool gated_ = false, activated_ = false;
   std::vector<LoadedStream> variants_;  ///< by rising rows
   std::vector<Loaded> few_;             ///< by rising warps
-  TokenVariant token_variant_{};
-  LoadedKernel token_kernel_;  ///< without an activation
 };
 
 std::vector<StreamVariant> StreamVariants(const TileLayout& layout, Arch arch);
 KernelSpec StreamSpec(const TileLayout& layout, Arch arch, const StreamVariant& variant, bool half, ActivationKind activation);
 std::vector<DecodeVariant> DecodeVariants(const TileLayout& layout, Arch arch);
-TokenVariant TokenVariantOf(const TileLayout& layout);
-KernelSpec TokenSpec(const TileLayout& layout, Arch arch, bool half);
 KernelSpec DecodeSpec(const TileLayout& layout, const DecodeVariant& variant, bool half, ActivationKind activation);
 
 /// What `billfish kernels` lists.

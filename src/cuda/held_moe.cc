@@ -1,14 +1,11 @@
 #include "cuda/held_moe.h"
 
 #include <array>
-#include <map>
-#include <mutex>
-#include <unordered_map>
 
 #include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver.h"
-#include "cuda/driver_api.h"
+#include "cuda/launch_memory.h"
 #include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
@@ -42,34 +39,9 @@ int64_t SharedBytes(const TileLayout& layout, const HeldMoeArgs& args) {
          row;
 }
 
-// The exchanges of one device, and whose they are.
-struct ExchangePool {
-  DeviceBuffer memory;
-  std::unordered_map<const void*, size_t> places;
-};
-
-std::mutex& PoolMutex() {
-  static auto& mutex = *new std::mutex;
-  return mutex;
-}
-// Never freed: launches of any age count in it.
-std::map<int, ExchangePool>& Pools() {
-  static auto& pools = *new std::map<int, ExchangePool>;
-  return pools;
-}
-
-Status MakePool(const GpuDevice& device) {
-  const std::lock_guard lock(PoolMutex());
-  ExchangePool& pool = Pools()[device.info().index];
-  if (pool.memory.bytes() > 0) return OkStatus();
-  BILLFISH_ASSIGN_OR_RETURN(const DriverApi* api, Driver());
-  BILLFISH_ASSIGN_OR_RETURN(DeviceBuffer memory,
-                            DeviceBuffer::Allocate({Device::Kind::kCuda, device.info().index}, kMostWorkspaces * sizeof(HeldExchange)));
-  const auto address = static_cast<CUdeviceptr>(reinterpret_cast<uintptr_t>(memory.data()));
-  BILLFISH_RETURN_IF_ERROR(Check(api->MemsetD8Async(address, 0, memory.bytes(), nullptr), "clearing what CTAs exchange"));
-  BILLFISH_RETURN_IF_ERROR(Check(api->StreamSynchronize(nullptr), "clearing what CTAs exchange"));
-  pool.memory = std::move(memory);
-  return OkStatus();
+LaunchMemory& Exchanges() {
+  static auto& exchanges = *new LaunchMemory(sizeof(HeldExchange), kMostWorkspaces);
+  return exchanges;
 }
 
 KernelSpec HeldMoeSpec(const TileLayout& layout, Arch arch, bool half, ActivationKind activation) {
@@ -85,17 +57,7 @@ KernelSpec HeldMoeSpec(const TileLayout& layout, Arch arch, bool half, Activatio
 }  // namespace
 
 HeldExchange* HeldExchangeOf(const GpuDevice& device, const void* workspace) {
-  const std::lock_guard lock(PoolMutex());
-  ExchangePool& pool = Pools()[device.info().index];
-  const auto found = pool.places.find(workspace);
-  size_t place = pool.places.size();
-  if (found != pool.places.end()) {
-    place = found->second;
-  } else {
-    if (place == kMostWorkspaces) return nullptr;
-    pool.places.emplace(workspace, place);
-  }
-  return reinterpret_cast<HeldExchange*>(pool.memory.data()) + place;
+  return static_cast<HeldExchange*>(Exchanges().Of(device, workspace));
 }
 
 Result<std::optional<HeldMoe>> HeldMoe::Create(const GpuDevice& device, const TileView& gate_up, const TileView& down, DType dtype,
@@ -116,7 +78,7 @@ Result<std::optional<HeldMoe>> HeldMoe::Create(const GpuDevice& device, const Ti
   }
   const KernelSpec spec = HeldMoeSpec(moe.layout_, device.arch(), dtype == DType::kF16, static_cast<ActivationKind>(activation.kind));
   BILLFISH_ASSIGN_OR_RETURN(moe.kernel_, LoadKernel(spec, device));
-  BILLFISH_RETURN_IF_ERROR(MakePool(device));
+  BILLFISH_RETURN_IF_ERROR(Exchanges().Reserve(device));
   return std::optional<HeldMoe>(std::move(moe));
 }
 

@@ -15,6 +15,7 @@
 #include "cuda/route.h"
 #include "cuda/slot_sort.h"
 #include "cuda/tile_weight.h"
+#include "cuda/token_moe.h"
 
 namespace billfish::cuda {
 namespace {
@@ -43,6 +44,7 @@ std::vector<KernelSpec> AllKernelSpecs(Arch arch) {
   AppendSlotSortSpecs(arch, specs);
   AppendGroupedDecodeSpecs(arch, specs);
   AppendHeldMoeSpecs(arch, specs);
+  AppendTokenMoeSpecs(arch, specs);
   AppendMoeSpecs(arch, specs);
   const auto key = [](const KernelSpec& spec) { return std::tie(spec.file, spec.function, spec.defines); };
   std::sort(specs.begin(), specs.end(), [&](const KernelSpec& a, const KernelSpec& b) { return key(a) < key(b); });

@@ -113,7 +113,6 @@ struct GroupedDecodeArgs {
   int32_t* arrivals =
       nullptr;  ///< [panels * 4] counters, one for 16 columns; with an activation they are cleared, without one they are counted up
   int32_t arrival_count = 0;       ///< to clear
-  int32_t x_units = 0;             ///< kernel for one token: units of h that a warp has room for
   int32_t y_type = 0;              ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
   const float* weights = nullptr;  ///< [slots]
   const void* addend = nullptr;

@@ -50,8 +50,9 @@ struct MoePipeline::Parts {
   int32_t* counts;
   TileWork* work;
   int32_t* work_count;
-  void* h;    ///< [slots][I], rows at multiples of 8 elements
-  void* out;  ///< [slots][H]
+  float* sums;  ///< of TokenMoe
+  void* h;      ///< [slots][I], rows at multiples of 8 elements
+  void* out;    ///< [slots][H]
   size_t bytes;
 };
 
@@ -75,6 +76,7 @@ Result<MoePipeline> MoePipeline::Create(const GpuDevice& device, const TileView&
   }
   const DType dtype = options.activation_dtype;
   BILLFISH_ASSIGN_OR_RETURN(moe.held_, HeldMoe::Create(device, gate_up, down, dtype, options.activation));
+  BILLFISH_ASSIGN_OR_RETURN(moe.token_, TokenMoe::Create(device, gate_up, down, dtype, options.activation));
   BILLFISH_ASSIGN_OR_RETURN(GroupedDecode decode_gate_up, GroupedDecode::Create(device, gate_up, dtype, &options.activation));
   BILLFISH_ASSIGN_OR_RETURN(GroupedDecode decode_down, GroupedDecode::Create(device, down, dtype, nullptr));
   BILLFISH_ASSIGN_OR_RETURN(GroupedTile tile_gate_up, GroupedTile::Create(device, gate_up, dtype, &options.activation));
@@ -94,6 +96,8 @@ bool MoePipeline::Direct(int64_t T, int64_t top_k) const {
 }
 
 int64_t MoePipeline::Arrivals() const { return TilePanels(H_) * 4; }
+
+bool MoePipeline::OneLaunch(int64_t T, int64_t top_k) const { return T == 1 && token_ && token_->Takes(top_k); }
 
 DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
 
@@ -116,6 +120,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base)
     parts.work_count = reinterpret_cast<int32_t*>(take(4));
     parts.work = reinterpret_cast<TileWork*>(take(MostTiles(slots, E_, 1) * static_cast<int64_t>(sizeof(TileWork))));
   }
+  if (OneLaunch(T, top_k)) parts.sums = reinterpret_cast<float*>(take(TokenMoe::SumsBytes(token_->Shares())));
   parts.h = take(slots * ((I_ + 7) / 8 * 8) * 2);
   parts.out = take(slots * H_ * DTypeBits(OutType(slots)) / 8);
   parts.bytes = used;
@@ -144,9 +149,30 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
     HeldExchange* exchange = held_->Takes(held) ? HeldExchangeOf(*device_, workspace.data()) : nullptr;
     if (exchange != nullptr) return held_->Run(held, exchange, stream);
   }
+  if (OneLaunch(call.T, call.top_k)) {
+    TokenProgress* const progress = TokenProgressOf(*device_, workspace.data());
+    if (progress != nullptr) return OneToken(call, parts, progress, stream);
+  }
   if (Direct(call.T, call.top_k)) return FewSlots(call, parts, stream);
   BILLFISH_RETURN_IF_ERROR(Experts(call, parts, stream));
   return Combine(call, parts, stream);
+}
+
+Status MoePipeline::OneToken(const MoeCall& call, const Parts& parts, TokenProgress* progress, CUstream stream) const {
+  TokenMoeCall token;
+  token.x = call.x;
+  token.ids = call.ids;
+  token.weights = call.weights;
+  token.addend = call.addend;
+  token.y = call.y;
+  token.h = parts.h;
+  token.sums = parts.sums;
+  token.h_stride = RoundUp(I_, 8);
+  token.top_k = call.top_k;
+  token.first_expert = first_expert_;
+  token.shares = token_->Shares();
+  token.y_dtype = call.y_dtype;
+  return token_->Run(token, progress, stream);
 }
 
 // Two launches: both kernels sort for themselves and down combines.

@@ -6,10 +6,10 @@
 //   combine   y[t] = (addend[t]) + sum_j weights[t][j] out[row of slot t, j]
 //
 // Few slots need no sort: the decode kernels sort for themselves. One token, or two of small experts, takes two launches: down combines.
-// One token takes a single launch where the weights that it needs fit in the shared memory of the device (HeldMoe).
-// Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it may be
-// captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each call
-// with its own workspace.
+// One token takes a single launch where the weights that it needs fit in the shared memory of the device (HeldMoe), or x and h do
+// (TokenMoe). Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it
+// may be captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each
+// call with its own workspace.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +27,7 @@
 #include "cuda/jit.h"
 #include "cuda/linear_tile.h"
 #include "cuda/slot_sort.h"
+#include "cuda/token_moe.h"
 
 namespace billfish::cuda {
 
@@ -64,6 +65,8 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
  private:
   struct Parts;
   Parts Carve(int64_t T, int64_t top_k, std::byte* base) const;
+  bool OneLaunch(int64_t T, int64_t top_k) const;
+  Status OneToken(const MoeCall& call, const Parts& parts, TokenProgress* progress, CUstream stream) const;
   Status FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Sort(const MoeCall& call, const Parts& parts, int tile_rows, int cost_rows, CUstream stream) const;
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
@@ -78,6 +81,7 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   SlotSort sort_;
   LoadedKernel combine_[2][3];  ///< by type of out (fp32, bf16), then of y (fp32, bf16, fp16)
   std::optional<HeldMoe> held_;
+  std::optional<TokenMoe> token_;
   std::shared_ptr<const GroupedDecode> decode_gate_up_, decode_down_;
   std::shared_ptr<const GroupedTile> tile_gate_up_, tile_down_;
 };

@@ -1,5 +1,5 @@
-// Steps of a weight, which the warps of the kernel w4a16_grouped_stream take at a time: through a ring in shared memory and the tensor
-// cores.
+// Steps of a weight, which the warps of the kernels w4a16_grouped_stream and w4a16_token_moe take at a time: through a ring in shared
+// memory and the tensor cores.
 //
 // The second unit of the last step along K may not exist: it lies behind the panel, in the next one or in the padding of the weight's
 // memory, and meets columns of x that are zero.
@@ -64,8 +64,9 @@ struct Run {
   int step = 0, steps = 0;
 };
 
-/// A warp's steps through a ring of its own in shared memory, kStages - 1 of them on their way. Walk: bool Next(Run&).
-template <int kRowBlocks, int kStages, class Walk>
+/// A warp's steps through a ring of its own in shared memory, kStages - 1 of them on their way: of each run every kStride-th. Walk: bool
+/// Next(Run&), with the number of the warp's own steps.
+template <int kRowBlocks, int kStages, class Walk, int kStride = 1>
 class WarpRing {
  public:
   using Step = GroupedStep<kRowBlocks>;
@@ -113,7 +114,7 @@ class WarpRing {
       CopyChunks<kScaleChunks>(to + Step::kScales, scales_);
       CopyChunks<kZeroChunks>(to + Step::kZeros, zeros_);
       --left_;
-      Advance(1);
+      Advance(kStride);
     }
     CommitCopies();
   }
