@@ -114,12 +114,13 @@ BILLFISH_HD constexpr int AttentionRowBytes(int D) { return 2 * D + 16; }
 /// Two stages of keys and values.
 BILLFISH_HD constexpr int AttentionSharedBytes(int D) { return 2 * 2 * kAttentionKeys * AttentionRowBytes(D); }
 
-/// A warp of the decode kernel: a chunk of keys and values, then its rows' D sums (eight floats apart), largest score and sum of weights.
+/// A stage of a warp of the decode kernel: a chunk of keys and values, then, in the first, its rows' D sums (eight floats apart), largest
+/// score and sum of weights.
 BILLFISH_HD constexpr int DecodeWarpBytes(int D) { return kAttentionRows * (4 * (D + 8) + 8); }
 /// What the warps need, the queries, the new key and value, and the sums that the blocks
 /// of a cluster send each other.
-BILLFISH_HD constexpr int DecodeSharedBytes(int D) {
-  return kDecodeWarps * DecodeWarpBytes(D) + (kAttentionRows + 2) * AttentionRowBytes(D) + kAttentionRows * (4 * D + 8);
+BILLFISH_HD constexpr int DecodeSharedBytes(int D, int stages) {
+  return stages * kDecodeWarps * DecodeWarpBytes(D) + (kAttentionRows + 2) * AttentionRowBytes(D) + kAttentionRows * (4 * D + 8);
 }
 
 /// h[t] = bf16(silu(gate) * up), gate_up[t] = gate, then up.

@@ -26,7 +26,15 @@ KernelSpec Attention(const char* name, int64_t head_dim, int shared_bytes) {
   return spec;
 }
 
-KernelSpec Decode(int head_dim) { return Attention("attention_decode", head_dim, DecodeSharedBytes(head_dim)); }
+// Two chunks of a warp, where there is room for them.
+int DecodeStages(int head_dim, Arch arch) { return DecodeSharedBytes(head_dim, 2) + 2048 <= arch.SharedBytesOfSm() ? 2 : 1; }
+
+KernelSpec Decode(int head_dim, Arch arch) {
+  const int stages = DecodeStages(head_dim, arch);
+  KernelSpec spec = Attention("attention_decode", head_dim, DecodeSharedBytes(head_dim, stages));
+  spec.defines.emplace_back("BF_STAGES", std::to_string(stages));
+  return spec;
+}
 KernelSpec Prefill(int head_dim) { return Attention("attention_prefill", head_dim, AttentionSharedBytes(head_dim)); }
 
 uint32_t Blocks(int64_t count, int64_t per_block) { return static_cast<uint32_t>(DivideUp(count, per_block)); }
@@ -51,10 +59,11 @@ Result<ModelOps> ModelOps::Create(const GpuDevice& device, int64_t head_dim) {
   ModelOps ops;
   ops.head_dim_ = static_cast<int>(head_dim);
   ops.has_clusters_ = device.arch().major >= 9;
+  ops.decode_shared_bytes_ = static_cast<uint32_t>(DecodeSharedBytes(ops.head_dim_, DecodeStages(ops.head_dim_, device.arch())));
   const std::pair<LoadedKernel*, KernelSpec> kernels[] = {{&ops.embedding_, Plain("embedding")},
                                                           {&ops.rms_norm_, Plain("rms_norm")},
                                                           {&ops.rope_, Plain("rope")},
-                                                          {&ops.attention_decode_, Decode(ops.head_dim_)},
+                                                          {&ops.attention_decode_, Decode(ops.head_dim_, device.arch())},
                                                           {&ops.attention_prefill_, Prefill(ops.head_dim_)},
                                                           {&ops.swiglu_, Plain("vector_swiglu")},
                                                           {&ops.argmax_, Plain("argmax")}};
@@ -95,7 +104,7 @@ Status ModelOps::AttentionDecode(const AttentionDecodeArgs& args, CUstream strea
                           .grid_y = static_cast<uint32_t>(tiles / args.T),
                           .grid_z = static_cast<uint32_t>(shared.groups * args.T),
                           .threads = 32 * kDecodeWarps,
-                          .shared_bytes = static_cast<uint32_t>(DecodeSharedBytes(head_dim_)),
+                          .shared_bytes = decode_shared_bytes_,
                           .cluster_x = static_cast<uint32_t>(blocks)};
   return LaunchOne(attention_decode_, shape, shared, stream);
 }
@@ -131,10 +140,10 @@ Status LinearPlain::Run(const LinearPlainArgs& args, CUstream stream) const {
   return LaunchOne(kernel_, shape, shared, stream);
 }
 
-void AppendModelOpsSpecs(Arch, std::vector<KernelSpec>& specs) {
+void AppendModelOpsSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   for (const char* name : {"embedding", "rms_norm", "rope", "vector_swiglu", "linear_plain", "argmax"}) specs.push_back(Plain(name));
   for (const int head_dim : {64, 96, 128}) {
-    specs.push_back(Decode(head_dim));
+    specs.push_back(Decode(head_dim, arch));
     specs.push_back(Prefill(head_dim));
   }
 }

@@ -32,6 +32,7 @@ class ModelOps {
  private:
   int head_dim_ = 0;
   bool has_clusters_ = false;
+  uint32_t decode_shared_bytes_ = 0;
   LoadedKernel embedding_, rms_norm_, rope_, attention_decode_, attention_prefill_, swiglu_, argmax_;
 };
 

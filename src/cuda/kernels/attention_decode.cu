@@ -1,6 +1,7 @@
 // A decode step between qkv and o: norm and rotation of the new queries and keys, the new place of the cache, attention over the cache.
 //
 //   BF_HEAD_DIM   a multiple of 16
+//   BF_STAGES     chunks of keys and values that a warp has on their way or in use: 1 or 2
 //
 // A row is the next token of its own sequence. Its keys are cut into chunks of 16; a cluster of blocks (gridDim.x of them) takes the chunks
 // of up to 16 query heads of one kv head, which are the rows of its tensor-core steps, so that keys and values are read once for all of
@@ -24,24 +25,24 @@ using namespace billfish::cuda;
 constexpr int kWarps = kDecodeWarps, kMostBlocks = kHasClusters ? kDecodeCluster : 1;
 constexpr int kChunk = kDecodeChunk, kChunkBytes = kChunk * kRowBytes;
 // Chunks that a warp takes before another cluster helps. Without clusters a block that helps costs no more than one that is there anyway.
-constexpr int kRounds = kHasClusters ? 2 : 1;
+constexpr int kRounds = kHasClusters ? 2 * BF_STAGES : 1;
 // Lanes of a head, four pairs each, in the making of the queries and the key.
 constexpr int kHalf = kHeadDim / 2;
 constexpr int kHeadLanes = kHalf <= 8 ? 2 : kHalf <= 16 ? 4 : kHalf <= 32 ? 8 : kHalf <= 64 ? 16 : 32;
 constexpr int kPartStride = kHeadDim + 8;  // floats of a row of a warp's sums: rows lie eight banks apart
-constexpr int kWarpBytes = DecodeWarpBytes(kHeadDim);
+constexpr int kWarpBytes = DecodeWarpBytes(kHeadDim), kStages = BF_STAGES;
 static_assert(2 * kChunkBytes <= kWarpBytes && kAttentionRows * (kPartStride * 4 + 8) <= kWarpBytes && kWarpBytes % 16 == 0);
 
 // The shared memory of a block: keys and values, queries, the new key and value, what the other blocks send.
 struct Shared {
   uint8_t* bytes;
-  __device__ __forceinline__ uint8_t* Chunk(int warp) const { return bytes + warp * kWarpBytes; }
+  __device__ __forceinline__ uint8_t* Chunk(int warp, int stage = 0) const { return bytes + (warp * kStages + stage) * kWarpBytes; }
   __device__ __forceinline__ float* Part(int warp) const { return reinterpret_cast<float*>(Chunk(warp)); }
   __device__ __forceinline__ float2* PartTotals(int warp) const {
     return reinterpret_cast<float2*>(Part(warp) + kAttentionRows * kPartStride);
   }
   __device__ __forceinline__ uint16_t* Query(int row) const {
-    return reinterpret_cast<uint16_t*>(bytes + kWarps * kWarpBytes + row * kRowBytes);
+    return reinterpret_cast<uint16_t*>(bytes + kStages * kWarps * kWarpBytes + row * kRowBytes);
   }
   __device__ __forceinline__ uint16_t* NewKey() const { return Query(kAttentionRows); }
   __device__ __forceinline__ uint16_t* NewValue() const { return Query(kAttentionRows + 1); }
@@ -94,11 +95,13 @@ struct Work {
   __device__ __forceinline__ int OwnRows() const { return rank < rows ? (rows - rank + blocks - 1) >> blocks_log2 : 0; }
 };
 
-// Begins the copy of a chunk of keys, then values, to a warp's memory. Places from the new one on become zero.
-__device__ __forceinline__ void FetchChunk(uint32_t stage, const uint16_t* keys, const uint16_t* values, int chunk, int last, int lane) {
+// Begins the copy of a chunk of keys, then values, to a warp's memory, unless it lies behind `end`. Places from the new one on become zero.
+// A group of copies in any case.
+__device__ __forceinline__ void FetchChunk(uint32_t stage, const uint16_t* keys, const uint16_t* values, int chunk, int end, int last,
+                                           int lane) {
   constexpr int kPieces = kHeadDim / 8;
 #pragma unroll
-  for (int i = lane; i < kChunk * kPieces; i += 32) {
+  for (int i = lane; i < (chunk < end ? kChunk * kPieces : 0); i += 32) {
     const int row = i / kPieces, place = chunk * kChunk + row;
     const uint32_t to = stage + row * kRowBytes + i % kPieces * 16;
     const int64_t from = place < last ? static_cast<int64_t>(place) * kHeadDim + i % kPieces * 8 : 0;
@@ -296,8 +299,11 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
   const bool active = work.from + work.rank < work.end;
   const int64_t cache = work.token * args.slot_stride + work.kv_head * args.capacity * kHeadDim;
   const uint32_t at = SharedAddress(shared.Chunk(warp));
-  const int first = work.from + work.rank + work.blocks * warp;
-  if (first < work.end) FetchChunk(at, args.keys + cache, args.values + cache, first, work.last, lane);
+  const int first = work.from + work.rank + work.blocks * warp, stride = work.blocks * kWarps;
+#pragma unroll
+  for (int s = 0; s < kStages; ++s) {
+    FetchChunk(at + s * kWarpBytes, args.keys + cache, args.values + cache, first + s * stride, work.end, work.last, lane);
+  }
   const int own = work.OwnRows();
   if (!alone) mailbox.Open(own * work.ActiveBlocks() * (kHeadDim * 4 + 8));
   if (active) {
@@ -312,14 +318,14 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
       const int lows[2] = {work.low, work.low}, highs[2] = {work.last, work.last};
       const float scale = args.scale * kLog2E;
       Softmax softmax;
+      int stage = 0;
 #pragma unroll 1
-      for (int chunk = first; chunk < work.end; chunk += work.blocks * kWarps) {
-        if (chunk != first) FetchChunk(at, args.keys + cache, args.values + cache, chunk, work.last, lane);
-        WaitCopies<0>();
+      for (int chunk = first; chunk < work.end; chunk += stride) {
+        WaitCopies<kStages - 1>();
         __syncwarp();
         const int place = chunk * kChunk;
         if (chunk == work.Newest()) {
-          uint8_t* to = shared.Chunk(warp) + (work.last - place) * kRowBytes;
+          uint8_t* to = shared.Chunk(warp, stage) + (work.last - place) * kRowBytes;
           for (int i = lane; i < kHeadDim / 4; i += 32) {
             const bool is_key = i < kHeadDim / 8;
             const uint4 v = reinterpret_cast<const uint4*>(is_key ? shared.NewKey() : shared.NewValue())[i % (kHeadDim / 8)];
@@ -328,8 +334,11 @@ extern "C" __global__ void __launch_bounds__(32 * kWarps, 1) attention_decode(co
           __syncwarp();
         }
         const bool masked = place < work.low || place + kChunk - 1 > work.last;
-        softmax.Step<kChunk>(queries, at, at + kChunkBytes, 0, place, scale, masked, lows, highs, lane);
+        const uint32_t keys = at + stage * kWarpBytes;
+        softmax.Step<kChunk>(queries, keys, keys + kChunkBytes, 0, place, scale, masked, lows, highs, lane);
         __syncwarp();
+        FetchChunk(keys, args.keys + cache, args.values + cache, chunk + kStages * stride, work.end, work.last, lane);
+        stage = (stage + 1) % kStages;
       }
       softmax.Finish(scale);
 #pragma unroll
