@@ -308,7 +308,6 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
   args.work = call.work;
   args.work_count = call.work_count;
   args.source = call.source;
-  args.router_weight = call.router_weight;
   args.activation = parameters_;
   // Blocks stride over the tiles: their number is known on the device only.
   LaunchShape shape;

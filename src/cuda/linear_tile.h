@@ -1,5 +1,5 @@
 // y = x . W^T by the tile kernels (src/cuda/kernels/w4a16_linear_tile_sm80.cu, _sm90a.cu, w4a16_grouped_tile_sm90a.cu): LinearTile for one
-// matrix and any number of rows, GroupedTile for rows that are sorted by expert, with an optional activation and router weight.
+// matrix and any number of rows, GroupedTile for rows that are sorted by expert, with an optional activation.
 //
 // Create compiles or loads every variant; Run picks one from the shapes alone and launches it on the stream: no allocation, no
 // compilation, no synchronisation, no workspace, so that it may be captured. Results are the same every time: each sum has one order, which
@@ -84,7 +84,6 @@ struct GroupedTileCall {
   const TileWork* work = nullptr;        ///< on the device
   const int32_t* work_count = nullptr;   ///< on the device
   const int32_t* source = nullptr;       ///< on the device: the row of x behind a sorted row; null = the sorted row itself
-  const float* router_weight = nullptr;  ///< on the device: a factor for each sorted row, or null
 };
 
 class GroupedTile {
@@ -98,7 +97,7 @@ class GroupedTile {
   /// So many rows more make such a tile cost more; 0: all cost the same.
   int CostRows(int tile_rows) const;
 
-  /// y[r] = router_weight[r] * act(row_scale * (x[source[r]] . W[expert]^T) + bias[expert]) for the rows of every TileWork.
+  /// y[r] = act(row_scale * (x[source[r]] . W[expert]^T) + bias[expert]) for the rows of every TileWork.
   Status Run(const GroupedTileCall& call, CUstream stream) const;
 
  private:

@@ -39,7 +39,6 @@ struct LinearTileArgs {
   const TileWork* work = nullptr;
   const int32_t* work_count = nullptr;   ///< on the device
   const int32_t* source = nullptr;       ///< row of x for a sorted row; null = the sorted row itself
-  const float* router_weight = nullptr;  ///< factor of a sorted row, may be null
   ActivationParameters activation;
 };
 

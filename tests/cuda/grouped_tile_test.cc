@@ -46,7 +46,6 @@ struct Case {
   Sorted sorted;
   DType x = DType::kBF16, y = DType::kF32;
   const Activation* activation = nullptr;
-  bool router = false;
   int tile_rows = 0;  // 0: what TileRows says
 };
 
@@ -84,8 +83,6 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, T
   const int64_t x_rows = sorted.source.empty() ? rows : *std::max_element(sorted.source.begin(), sorted.source.end()) + 1;
   const std::vector<float> values = Rounded(test::Gaussian(static_cast<size_t>(x_rows * K), 7, 0.25f), c.x);
   const test::DeviceNumbers x(values, c.x), y(rows * N, c.y);
-  const std::vector<float> factors = test::Gaussian(static_cast<size_t>(rows), 9);
-  const DeviceValues<float> router(factors);
   const DeviceValues<int32_t> source(sorted.source);
   GroupedTileCall call;
   call.tile_rows = c.tile_rows != 0 ? c.tile_rows : tile->TileRows(rows);
@@ -98,19 +95,12 @@ std::vector<float> ExpectRight(const WeightOnDevice& on_device, const Case& c, T
   call.work = work.data();
   call.work_count = count.data();
   call.source = sorted.source.empty() ? nullptr : source.data();
-  call.router_weight = c.router ? router.data() : nullptr;
   const Status status = tile->Run(call, nullptr);
   EXPECT_TRUE(status.ok()) << name << ": " << status.message();
   const std::vector<float> found = y.Read();
   test::Expected expected = test::Multiply(weight, values, sorted.offsets, sorted.source, on_device.bias);
   if (c.activation != nullptr) {
     expected = Activated(expected, *c.activation, on_device.tiles.form().order == RowOrder::kGateUpInterleaved);
-  }
-  if (c.router) {
-    for (int64_t i = 0; i < rows * N; ++i) {
-      expected.values[static_cast<size_t>(i)] *= factors[static_cast<size_t>(i / N)];
-      expected.magnitude[static_cast<size_t>(i)] *= std::fabs(factors[static_cast<size_t>(i / N)]);
-    }
   }
   EXPECT_TRUE(test::NumericChecker(expected, TileBounds(c.y), name).Check([&](int64_t r, int64_t n) {
     return found[static_cast<size_t>(r * N + n)];
@@ -129,7 +119,7 @@ TEST_P(GroupedTileCores, MultipliesWhateverTheExpertsGet) {
     const WeightOnDevice on_device(weight, Bias(weight));
     for (const std::vector<int64_t>& counts : patterns) {
       ExpectRight(on_device, {.sorted = WithCounts(counts, 0)}, GetParam());
-      ExpectRight(on_device, {.sorted = WithCounts(counts, 90), .y = DType::kBF16, .router = true}, GetParam());
+      ExpectRight(on_device, {.sorted = WithCounts(counts, 90), .y = DType::kBF16}, GetParam());
     }
   }
 }
@@ -139,7 +129,7 @@ TEST_P(GroupedTileCores, MultipliesTilesOfEverySize) {
   for (const QuantScheme& scheme : {schemes::Int4(32, true), schemes::kNvfp4, schemes::kBf16}) {
     const WeightOnDevice on_device(RandomWeight(scheme, 3, 704, 130));
     for (const int tile_rows : {1, 16, 32, 50, 64, 128}) {
-      ExpectRight(on_device, {.sorted = WithCounts({130, 0, 71}, 40), .router = true, .tile_rows = tile_rows}, GetParam());
+      ExpectRight(on_device, {.sorted = WithCounts({130, 0, 71}, 40), .tile_rows = tile_rows}, GetParam());
     }
   }
 }
@@ -178,7 +168,7 @@ TEST_P(GroupedTileCores, FusesEveryActivation) {
 TEST_P(GroupedTileCores, GivesTheSameBitsEveryTime) {
   BILLFISH_NEEDS_GPU();
   const WeightOnDevice on_device(RandomWeight(schemes::kNvfp4, 8, 512, 512));
-  const Case c{.sorted = WithCounts({100, 3, 0, 64, 65, 1, 0, 200}, 128), .router = true};
+  const Case c{.sorted = WithCounts({100, 3, 0, 64, 65, 1, 0, 200}, 128)};
   const std::vector<float> first = ExpectRight(on_device, c, GetParam());
   for (int i = 0; i < 3; ++i) {
     const std::vector<float> again = ExpectRight(on_device, c, GetParam());

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cuda/kernels/async_copy.cuh"
+#include "cuda/kernels/tile_feed.cuh"
 #include "cuda/kernels/tile_shape.cuh"
 #include "cuda/kernels/wgmma.cuh"
 
@@ -24,13 +25,36 @@ class GroupStage {
   static constexpr int kHeld = kScaleOnAccumulator ? 1 : kRows;  // blocks whose codes are in registers
 
  public:
+  __device__ __forceinline__ GroupStage() : lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % 4), group_(threadIdx.x / kTileThreads) {}
+
+  /// sum += W x^T of `steps` stages from `turn` on, which go through the slots at `shared`. This warp waits for each and gives it back.
+  template <int kColumns>
+  __device__ __forceinline__ void MultiplyStages(const uint8_t* shared, StageBarriers& barriers, StageTurn& turn, int steps,
+                                                 float (&sum)[kRows][kColumns][4]) const {
+    const auto slot = [&](const StageTurn& t) { return shared + t.slot * kStageBytes; };
+    Operands operands;
+    AwaitFull(barriers, turn);
+    Begin(operands, slot(turn));
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      StageTurn next = turn;
+      next.Advance();
+      const bool more = step + 1 < steps;
+      Multiply(operands, slot(turn), slot(more ? next : turn), sum, [&] {
+        if (more) AwaitFull(barriers, next);
+      });
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) Arrive(SharedAddress(&barriers.empty[turn.slot]));
+      turn = next;
+    }
+  }
+
+ private:
   struct Operands {
     uint32_t a[2][4];
     uint32_t words[kHeld][kBlockWords];
     RowScales scales[kHeld], next_scales[kHeld];
   };
-
-  __device__ __forceinline__ GroupStage() : lane_(threadIdx.x % 32), warp_(threadIdx.x / 32 % 4), group_(threadIdx.x / kTileThreads) {}
 
   /// The first two elements of a stage, before the first Multiply.
   __device__ __forceinline__ void Begin(Operands& o, const uint8_t* stage) const {
@@ -79,7 +103,6 @@ class GroupStage {
     }
   }
 
- private:
   /// Words and scales of the element, if they are not those that an earlier one has loaded already. Words of the element before are used
   /// up.
   __device__ __forceinline__ void Load(Operands& o, const uint8_t* stage, int element) const {

@@ -1,4 +1,4 @@
-// The end of a tile kernel: sums in registers -> row_scale, bias, activation and router weight in fp32 -> rows of y.
+// The end of a tile kernel: sums in registers -> row_scale, bias and activation in fp32 -> rows of y.
 //
 // A thread has rows q and q + 8 of y^T for tokens 2 p and 2 p + 1. Pairs of 16-bit values change places inside a warp, so that a thread
 // stores two columns of a token; fp32 goes where it is. With a gated activation the packed rows alternate 8 gate and 8 up rows of the same
@@ -162,11 +162,6 @@ class TileStore {
     const int64_t at = (tile_.first_row + token) * a_.y_stride + from;
     float* y32 = static_cast<float*>(a_.y) + at;
     uint16_t* y16 = static_cast<uint16_t*>(a_.y) + at;
-    float weight[2] = {1.0f, 1.0f};
-    if (BF_GROUPED && a_.router_weight != nullptr) {
-#pragma unroll
-      for (int t = 0; t < 2; ++t) weight[t] = a_.router_weight[tile_.first_row + min(first + pair_ + t, tile_.rows - 1)];
-    }
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
       float v[2][2];  // half of the rows, token
@@ -178,7 +173,6 @@ class TileStore {
           v[0][t] = Activate<kActivation>(v[0][t], kGated ? v[1][t] : 0.0f, a_.activation);
           if constexpr (!kGated) v[1][t] = Activate<kActivation>(v[1][t], 0.0f, a_.activation);
         }
-        if (BF_GROUPED) v[0][t] *= weight[t], v[1][t] *= weight[t];
       }
 #pragma unroll
       for (int half = 0; half < kBlockColumns / 8; ++half) {

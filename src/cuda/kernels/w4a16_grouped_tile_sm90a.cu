@@ -39,32 +39,14 @@ class ExpertTileKernel {
  private:
   template <int kColumns>
   __device__ __forceinline__ void RunColumns(const Tile& tile) {
-    const int steps = tile.end_step - tile.first_step;
     float sum[kM16][kColumns][4] = {};
-    GroupStage<kM16>::Operands operands;
-    AwaitStage(turn_);
-    stage_.Begin(operands, Slot(turn_));
-    for (int step = 0; step < steps; ++step) {
-      StageTurn next = turn_;
-      next.Advance();
-      const bool more = step + 1 < steps;
-      stage_.Multiply(operands, Slot(turn_), Slot(more ? next : turn_), sum, [&] {
-        if (more) AwaitStage(next);
-      });
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) Arrive(SharedAddress(&barriers_->empty[turn_.slot]));
-      turn_ = next;
-    }
+    GroupStage<kM16>().MultiplyStages(shared_, *barriers_, turn_, tile.end_step - tile.first_step, sum);
     TileStore<kRowGroups * kPanelRows>(a_, tile, FirstRow(), 0).StoreWarp(sum);
   }
-
-  __device__ __forceinline__ const uint8_t* Slot(const StageTurn& turn) const { return shared_ + turn.slot * kStageBytes; }
-  __device__ __forceinline__ void AwaitStage(const StageTurn& turn) const { AwaitFull(*barriers_, turn); }
 
   const LinearTileArgs& a_;
   uint8_t* shared_;
   StageBarriers* barriers_;
-  GroupStage<kM16> stage_;
   StageTurn turn_;
 };
 

@@ -52,35 +52,16 @@ class GroupTileKernel {
 
   template <int kRows>
   __device__ __forceinline__ void RunRows(const Tile& tile) {
-    const GroupStage<kRows> stage;
-    const int steps = tile.end_step - tile.first_step;
     float sum[kRows][kN8][4] = {};
-    typename GroupStage<kRows>::Operands operands;
     StageTurn turn;
     const Store store(a_, tile, group_ * kPanelRows + threadIdx.x / 32 % 4 * 16, 0);
     store.template Prefetch<kRows>();
     WarmDecode();
-    AwaitStage(turn);
-    stage.Begin(operands, Slot(turn));
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      StageTurn next = turn;
-      next.Advance();
-      const bool more = step + 1 < steps;
-      stage.Multiply(operands, Slot(turn), Slot(more ? next : turn), sum, [&] {
-        if (more) AwaitStage(next);
-      });
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) Arrive(SharedAddress(&barriers_->empty[turn.slot]));
-      turn = next;
-    }
+    GroupStage<kRows>().MultiplyStages(shared_, *barriers_, turn, tile.end_step - tile.first_step, sum);
     WaitForPredecessor();  // it may read what y is to overwrite
     if (a_.splits > 1) mailbox_->AwaitOthers();
     store.StoreSplit(sum, shared_ + kStages * kStageBytes, *mailbox_);
   }
-
-  __device__ __forceinline__ const uint8_t* Slot(const StageTurn& turn) const { return shared_ + turn.slot * kStageBytes; }
-  __device__ __forceinline__ void AwaitStage(const StageTurn& turn) const { AwaitFull(*barriers_, turn); }
 
   const LinearTileArgs& a_;
   uint8_t* shared_;
