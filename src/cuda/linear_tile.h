@@ -79,11 +79,11 @@ class LinearTile {
 struct GroupedTileCall {
   const void* x = nullptr;
   int64_t x_stride = 0;
-  TileOutput y;                          ///< [sorted rows][N, or the number of features after a gated activation]
-  int tile_rows = 0;                     ///< GroupedTile::TileRows of this call: no TileWork has more rows
-  const TileWork* work = nullptr;        ///< on the device
-  const int32_t* work_count = nullptr;   ///< on the device
-  const int32_t* source = nullptr;       ///< on the device: the row of x behind a sorted row; null = the sorted row itself
+  TileOutput y;                         ///< [sorted rows][N, or the number of features after a gated activation]
+  int tile_rows = 0;                    ///< GroupedTile::TileRows of this call: no TileWork has more rows
+  const TileWork* work = nullptr;       ///< on the device
+  const int32_t* work_count = nullptr;  ///< on the device
+  const int32_t* source = nullptr;      ///< on the device: the row of x behind a sorted row; null = the sorted row itself
 };
 
 class GroupedTile {

@@ -62,15 +62,22 @@ class Mailbox {
   __device__ __forceinline__ void Send(float4* shared, int rank, float4 v) {
 #if __CUDA_ARCH__ >= 900
     if (!Alone()) {
-      asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(
-                       AddressInBlock(shared, rank)),
-                   "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(AddressInBlock(&barrier_, rank))
-                   : "memory");
+      Send(AddressInBlock(shared, rank), TellIn(rank), v);
       return;
     }
 #endif
     *shared = v;
   }
+
+#if __CUDA_ARCH__ >= 900
+  /// Several messages to one block of what is a cluster for certain: AddressInBlock of the place, and what TellIn says.
+  static __device__ __forceinline__ void Send(uint32_t there, uint32_t tell, float4 v) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(there), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w), "r"(tell)
+                 : "memory");
+  }
+  __device__ __forceinline__ uint32_t TellIn(int rank) const { return AddressInBlock(&barrier_, rank); }
+#endif
 
   /// All bytes have come. All threads of the block call it, or none.
   __device__ __forceinline__ void Await() {

@@ -4,7 +4,8 @@
 //           Dense: one box of a tensor, zeros beyond it. Grouped: by cp.async, since the rows of a tile may come from anywhere; columns
 //           beyond K are zeros, rows that no row of the tile is behind are whatever is there: they touch sums that are not stored alone.
 //           What cp.async writes wgmma sees behind a fence of the reader: one of the writer would wait for all that is under way.
-//   weight  the units of each of the tile's panels as they lie in memory: one bulk copy a panel
+//   weight  the units of each of the tile's panels as they lie in memory: one bulk copy a panel. Copies are issued one by one, a hundred
+//           cycles each, so that the warps share them
 //
 // The feeder waits for `empty` of a slot, and its copies arrive at `full`. It knows nothing of tiles' ends but what it copies, so that the
 // first stages of the next tile arrive while the last one is being stored.
@@ -44,6 +45,7 @@ __device__ __forceinline__ void AwaitFull(const StageBarriers& barriers, const S
 }
 
 class TileFeed {
+  static constexpr int kWarps = kFeedThreads / 32;
   static constexpr int kRowsAtOnce = kFeedThreads / 8, kRowParts = kTokens / kRowsAtOnce;
   static constexpr int kPanelBytes = kStageUnits * kUnitBytes;
 
@@ -52,28 +54,36 @@ class TileFeed {
   static constexpr int kArrivals = BF_GROUPED ? kFeedThreads + 1 : 1;
 
   __device__ TileFeed(const LinearTileArgs& args, uint8_t* shared, int32_t* rows, StageBarriers* barriers)
-      : a_(args), shared_(shared), row_of_(rows), barriers_(barriers), thread_(threadIdx.x % kFeedThreads) {}
+      : a_(args),
+        shared_(shared),
+        row_of_(rows),
+        barriers_(barriers),
+        thread_(threadIdx.x % kFeedThreads),
+        warp_(__shfl_sync(~0u, thread_ / 32, 0)) {}
 
-  /// The only tile of a dense kernel. The weight comes before the kernel's predecessor has ended, which may write x.
+  /// The only tile of a dense kernel. The first warp brings the boxes of x, the others the weight, which comes before the kernel's
+  /// predecessor has ended, that may write x.
   __device__ void RunDense(const Tile& tile, const TensorMap* x) {
-    const uint8_t* weight = Weight(tile);
-    const int panels = a_.tile_panels;
-    for (int step = tile.first_step; step < min(tile.first_step + kStages, tile.end_step); ++step) {
-      if (thread_ < panels) CopyWeight(weight, step, Slot(step - tile.first_step), Full(step - tile.first_step));
+    const bool boxes = a_.x_aligned;
+    if (boxes && warp_ > a_.tile_panels) return;  // nobody would wait for it: `empty` could get two rounds ahead
+    if (warp_ > 0) {
+#pragma unroll 1
+      for (int slot = 0; slot < min(kStages, tile.end_step - tile.first_step); ++slot) {
+        CopyWeight(tile, tile.first_step + slot, slot, warp_ - 1, kWarps - 1);
+      }
     }
-    WaitForPredecessor();
-    if (a_.x_aligned && thread_ >= 32) return;
-    if (!a_.x_aligned) FindRows(tile);
+    if (warp_ == 0 || !boxes) WaitForPredecessor();
+    if (!boxes) FindRows(tile);
 #pragma unroll 1
     for (int step = tile.first_step; step < tile.end_step; ++step) {
       const int slot = turn_.slot;
       if (turn_.round > 0) {
         Await(&barriers_->empty[slot], turn_.round - 1);
-        if (thread_ < panels) CopyWeight(weight, step, Slot(slot), Full(slot));
+        if (warp_ > 0) CopyWeight(tile, step, slot, warp_ - 1, kWarps - 1);
       }
-      if (a_.x_aligned) {
-        if (thread_ == 0) {
-          ArriveExpecting(Full(slot), panels * kPanelBytes + kBlocks * kXBlockBytes);
+      if (boxes) {
+        if (warp_ == 0 && ElectLane()) {
+          ArriveExpecting(Full(slot), a_.tile_panels * kPanelBytes + kBlocks * kXBlockBytes);
           for (int b = 0; b < kBlocks; ++b) {
             CopyBox(Slot(slot) + b * kXBlockBytes, x, step * kStageK + b * kBlockK, tile.first_row, Full(slot));
           }
@@ -81,7 +91,7 @@ class TileFeed {
       } else {
         CopyOddRows(step, shared_ + slot * kStageBytes);
         asm volatile("fence.proxy.async.shared::cta;\nbar.sync 1, %0;" ::"n"(kFeedThreads) : "memory");
-        if (thread_ == 0) ArriveExpecting(Full(slot), panels * kPanelBytes);
+        if (thread_ == 0) ArriveExpecting(Full(slot), a_.tile_panels * kPanelBytes);
       }
       turn_.Advance();
     }
@@ -90,13 +100,12 @@ class TileFeed {
   /// A tile of a grouped kernel, one of many.
   __device__ void Run(const Tile& tile) {
     FindRows(tile);
-    const uint8_t* weight = Weight(tile);
 #pragma unroll 1
     for (int step = tile.first_step; step < tile.end_step; ++step) {
       if (turn_.round > 0) Await(&barriers_->empty[turn_.slot], turn_.round - 1);
       const uint32_t to = Slot(turn_.slot), full = Full(turn_.slot);
       if (thread_ == 0) ArriveExpecting(full, kTilePanels * kPanelBytes);
-      if (thread_ < kTilePanels) CopyWeight(weight, step, to, full);
+      CopyWeight(tile, step, turn_.slot, warp_, kWarps);
       if (a_.x_aligned && (step + 1) * kStageK <= a_.K) {
         CopyRows(tile, step, to);
         asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full) : "memory");
@@ -131,22 +140,22 @@ class TileFeed {
   __device__ __forceinline__ uint32_t Slot(int slot) const { return SharedAddress(shared_) + slot * kStageBytes; }
   __device__ __forceinline__ uint32_t Full(int slot) const { return SharedAddress(&barriers_->full[slot]); }
 
-  /// Of this thread's panel. Panels beyond the last one repeat it: their sums are not stored.
-  __device__ __forceinline__ const uint8_t* Weight(const Tile& tile) const {
-    const int panel = min(tile.out / kPanelRows + thread_ % kTilePanels, a_.panels - 1);
-    return a_.weight + tile.expert * a_.expert_bytes + static_cast<int64_t>(panel) * a_.units * kUnitBytes;
-  }
-
-  /// This thread's panel of the stage at `stage`. Units beyond the last one repeat it: their columns of x are zeros.
-  __device__ __forceinline__ void CopyWeight(const uint8_t* weight, int step, uint32_t stage, uint32_t full) const {
-    const int first = step * kStageUnits;
-    const uint32_t to = stage + kBlocks * kXBlockBytes + thread_ * kPanelBytes;
-    if (first + kStageUnits <= a_.units) {
-      CopyBulk(to, weight + static_cast<int64_t>(first) * kUnitBytes, kPanelBytes, full);
-      return;
-    }
-    for (int u = 0; u < kStageUnits; ++u) {
-      CopyBulk(to + u * kUnitBytes, weight + static_cast<int64_t>(min(first + u, a_.units - 1)) * kUnitBytes, kUnitBytes, full);
+  /// A whole warp: panels first, first + stride, ... of a stage. Panels beyond the last one repeat it: their sums are not stored. Units
+  /// beyond the last one repeat it: their columns of x are zeros.
+  __device__ __forceinline__ void CopyWeight(const Tile& tile, int step, int slot, int first, int stride) const {
+    if (!ElectLane()) return;
+    const int unit = step * kStageUnits;
+    uint32_t to = Slot(slot) + kBlocks * kXBlockBytes + first * kPanelBytes;
+    for (int p = first; p < a_.tile_panels; p += stride, to += stride * kPanelBytes) {
+      const int panel = min(tile.out / kPanelRows + p, a_.panels - 1);
+      const uint8_t* from = a_.weight + tile.expert * a_.expert_bytes + (static_cast<int64_t>(panel) * a_.units + unit) * kUnitBytes;
+      if (unit + kStageUnits <= a_.units) {
+        CopyBulk(to, from, kPanelBytes, Full(slot));
+      } else {
+        for (int u = 0; u < kStageUnits; ++u) {
+          CopyBulk(to + u * kUnitBytes, from + min(u, a_.units - 1 - unit) * kUnitBytes, kUnitBytes, Full(slot));
+        }
+      }
     }
   }
 
@@ -184,7 +193,7 @@ class TileFeed {
   uint8_t* shared_;
   int32_t* row_of_;
   StageBarriers* barriers_;
-  int thread_;
+  int thread_, warp_;
   StageTurn turn_;
 };
 

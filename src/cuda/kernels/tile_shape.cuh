@@ -37,10 +37,11 @@ struct Tile {
 /// Calls run(tile) for every tile of this block.
 template <class Run>
 __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Run& run) {
-  const int out_tiles = (args.panels + args.tile_panels - 1) / args.tile_panels, out = args.tile_panels * kPanelRows;
+  const int out = args.tile_panels * kPanelRows;
   const int steps = (args.units + kStageUnits - 1) / kStageUnits;
 #if BF_GROUPED
   // Tiles are listed by falling cost: back and forth, so that no block has the costliest of each turn.
+  const int out_tiles = (args.panels + args.tile_panels - 1) / args.tile_panels;
   const int64_t tiles = static_cast<int64_t>(*args.work_count) * out_tiles;
   for (int64_t turn = 0; turn * gridDim.x < tiles; ++turn) {
     const int64_t t = turn * gridDim.x + (turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
@@ -49,14 +50,22 @@ __device__ __forceinline__ void ForEachTile(const LinearTileArgs& args, const Ru
     run(Tile{static_cast<int>(t % out_tiles) * out, work.first_row, work.rows, work.expert, 0, steps});
   }
 #else
-  // Bands of token tiles: within one, the x rows stay in L2 while the weight streams by once.
-  const int token_tiles = (args.M + kTokens - 1) / kTokens;
-  const int split = blockIdx.x % args.splits, t = blockIdx.x / args.splits;
-  const int first_token_tile = t / (args.band * out_tiles) * args.band;
-  const int band = min(args.band, token_tiles - first_token_tile), inside = t - first_token_tile * out_tiles;
-  const int first_row = (first_token_tile + inside % band) * kTokens;
-  run(Tile{inside / band * out, first_row, min(kTokens, args.M - first_row), 0, steps * split / args.splits,
-           steps * (split + 1) / args.splits});
+  // A division takes a tenth of a microsecond of the start.
+  int t = blockIdx.x, first_row = 0, first_step = 0, end_step = steps;
+  if (args.splits > 1) {
+    const int split = t % args.splits;
+    t /= args.splits;
+    first_step = steps * split / args.splits, end_step = steps * (split + 1) / args.splits;
+  }
+  if (args.M > kTokens) {
+    // Bands of token tiles: within one, the x rows stay in L2 while the weight streams by once.
+    const int out_tiles = (args.panels + args.tile_panels - 1) / args.tile_panels, token_tiles = (args.M + kTokens - 1) / kTokens;
+    const int first_token_tile = t / (args.band * out_tiles) * args.band;
+    const int band = min(args.band, token_tiles - first_token_tile), inside = t - first_token_tile * out_tiles;
+    first_row = (first_token_tile + inside % band) * kTokens;
+    t = inside / band;
+  }
+  run(Tile{t * out, first_row, min(kTokens, args.M - first_row), 0, first_step, end_step});
 #endif
 }
 

@@ -5,7 +5,8 @@
 // features, so that both halves of h lie in one thread.
 //
 // Split K (dense, sm_90 and later): the CTAs of a cluster each sum a part of K, and each stores its share of the tile's tokens: the others
-// send it their sums of them, and it adds all in the order of K: no workspace, no counters, the same result every time.
+// send it their sums of them, and it adds all in the order of K: no workspace, no counters, the same result every time. StoreHalf is for
+// two blocks, each of which has one half of the tokens.
 #pragma once
 
 #include "cuda/kernels/activation.cuh"
@@ -22,7 +23,12 @@ class TileStore {
  public:
   /// warp_row, warp_token: the warp's first in the tile.
   __device__ __forceinline__ TileStore(const LinearTileArgs& args, const Tile& tile, int warp_row, int warp_token)
-      : a_(args), tile_(tile), q_(threadIdx.x % 32 / 4), pair_(threadIdx.x % 4 * 2), packed_row_(tile.out + warp_row), token_(warp_token) {}
+      : a_(args), tile_(tile), packed_row_(tile.out + warp_row), token_(warp_token) {
+    // All that follows from them alone would lie in registers while the sums are being made.
+    int lane = threadIdx.x % 32;
+    asm volatile("" : "+r"(lane), "+r"(packed_row_));
+    q_ = lane / 4, pair_ = lane % 4 * 2;
+  }
 
   /// Begins to bring what the sums are multiplied with and added to into L2.
   template <int kRows>
@@ -40,13 +46,27 @@ class TileStore {
   __device__ __forceinline__ void StoreWarp(const float (&sum)[kRows][kColumns][4]) const {
     Factors<kRows> factors;
     LoadFactors(factors);
-#pragma unroll 1
-    for (int n = 0; n < kColumns && token_ + n * 8 < tile_.rows; ++n) {
-      float tokens[kRows][4];
-      Pick(sum, n, tokens);
-      StoreTokens(tokens, factors, n);
+    StoreColumns<0, kColumns>(sum, factors);
+  }
+
+#if __CUDA_ARCH__ >= 900
+  /// Bytes that this block of two gets from the other for StoreHalf.
+  __device__ __forceinline__ static int HalfMailBytes(const LinearTileArgs& args, const Tile& tile) {
+    const int blocks = (tile.rows + 7) / 8 - (Rank() == 0 ? 0 : kN8 / 2);
+    return max(0, min(blocks, kN8 / 2)) * args.tile_panels * kTileThreads * 16;
+  }
+
+  /// K split into two parts, all threads that have sums: each of the two blocks stores one half of the tokens. What the other sends to it
+  /// lies at `mail`, where nothing else may be in use in any of them.
+  template <int kRows>
+  __device__ __forceinline__ void StoreHalf(float (&sum)[kRows][kN8][4], uint8_t* mail, Mailbox& mailbox) const {
+    if (Rank() == 0) {
+      ExchangeAndStore<0>(sum, mail, mailbox);
+    } else {
+      ExchangeAndStore<1>(sum, mail, mailbox);
     }
   }
+#endif
 
   /// Bytes that this block of the cluster gets from the others.
   __device__ __forceinline__ static int MailBytes(const LinearTileArgs& args, const Tile& tile) {
@@ -102,6 +122,39 @@ class TileStore {
   }
 
  private:
+#if __CUDA_ARCH__ >= 900
+  template <int kRank, int kRows>
+  __device__ __forceinline__ void ExchangeAndStore(float (&sum)[kRows][kN8][4], uint8_t* mail, Mailbox& mailbox) const {
+    constexpr int kHalf = kN8 / 2, kMine = kRank * kHalf, kOther = kHalf - kMine;
+    const int block = a_.tile_panels * kTileThreads;  // messages for eight tokens
+    float4* mine = reinterpret_cast<float4*>(mail) + threadIdx.x;
+    const uint32_t there = AddressInBlock(mine, 1 - kRank), tell = mailbox.TellIn(1 - kRank);
+    Factors<kRows> factors;
+    LoadFactors(factors);
+#pragma unroll
+    for (int n = 0; n < kHalf; ++n) {
+      if ((kOther + n) * 8 >= tile_.rows) break;
+#pragma unroll
+      for (int m = 0; m < kRows; ++m) {
+        const float(&v)[4] = sum[m][kOther + n];
+        Mailbox::Send(there + (n * block + m * kThreads) * 16, tell, make_float4(v[0], v[1], v[2], v[3]));
+      }
+    }
+    mailbox.Await();
+#pragma unroll
+    for (int n = 0; n < kHalf; ++n) {
+      if ((kMine + n) * 8 >= tile_.rows) break;
+#pragma unroll
+      for (int m = 0; m < kRows; ++m) {
+        float(&v)[4] = sum[m][kMine + n];
+        const float4 other = mine[n * block + m * kThreads];
+        v[0] += other.x, v[1] += other.y, v[2] += other.z, v[3] += other.w;
+      }
+    }
+    StoreColumns<kMine, kHalf>(sum, factors);
+  }
+#endif
+
   // Columns of y of 16 packed rows, and from one block of them to the warp's next.
   static constexpr int kBlockColumns = kGated ? 8 : 16;
   static constexpr int kColumnStep = kGated ? kRowStep / 2 : kRowStep;
@@ -139,6 +192,70 @@ class TileStore {
       }
   }
 
+  /// kCount blocks of tokens from kFirst on.
+  template <int kFirst, int kCount, int kRows, int kColumns>
+  __device__ __forceinline__ void StoreColumns(const float (&sum)[kRows][kColumns][4], const Factors<kRows>& factors) const {
+    // Straight on where that is little code, which comes from memory. Beside too many sums there are no registers for more than one way.
+    constexpr bool kTwoWays = kRows * (BF_GROUPED ? kN8 : kCount) <= 16, kUnrolled = kTwoWays && kActivation == ActivationKind::kNone;
+    const int first = token_ + kFirst * 8, column = kGated ? packed_row_ / 2 : packed_row_;
+    const bool whole = kTwoWays && a_.out == (kHalf ? OutType::kF16 : OutType::kBF16) && a_.y_aligned &&
+                       column + (kRows - 1) * kColumnStep + kBlockColumns <= a_.N;
+    uint16_t* y = static_cast<uint16_t*>(a_.y) + (tile_.first_row + first + q_) * a_.y_stride + column + (Odd() && !kGated ? 6 : 0) + pair_;
+    const auto store_whole = [&](const float(&v)[4], int m, int n) {
+      StoreWhole(v, factors, m, first + n * 8 + q_ < tile_.rows, y + m * kColumnStep);
+    };
+    if (kUnrolled && whole) {
+#pragma unroll
+      for (int n = 0; n < (kUnrolled ? kCount : 0); ++n, y += 8 * a_.y_stride) {
+        if (first + n * 8 >= tile_.rows) break;
+#pragma unroll
+        for (int m = 0; m < kRows; ++m) store_whole(sum[m][kFirst + n], m, n);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int n = 0; n < kCount && first + n * 8 < tile_.rows; ++n, y += 8 * a_.y_stride) {
+      float tokens[kRows][4];
+      Pick(sum, kFirst + n, tokens);
+      if (!kUnrolled && whole) {
+#pragma unroll
+        for (int m = 0; m < kRows; ++m) store_whole(tokens[m], m, n);
+      } else {
+        StoreTokens(tokens, factors, kFirst + n);
+      }
+    }
+  }
+
+  /// Row scale, bias, activation: of rows q and q + 8 (gated: features q) and tokens 2 p, 2 p + 1.
+  template <int kRows>
+  __device__ __forceinline__ void Finish(const float (&sum)[4], const Factors<kRows>& factors, int m, float (&v)[2][2]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i / 2][i % 2] = fmaf(factors.scale[m][i / 2], sum[i], factors.bias[m][i / 2]);
+    if constexpr (kActivation != ActivationKind::kNone) {
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        v[0][t] = Activate<kActivation>(v[0][t], kGated ? v[1][t] : 0.0f, a_.activation);
+        if constexpr (!kGated) v[1][t] = Activate<kActivation>(v[1][t], 0.0f, a_.activation);
+      }
+    }
+  }
+
+  /// Block m of rows and eight tokens where all columns exist, in the type of x and aligned.
+  template <int kRows>
+  __device__ __forceinline__ void StoreWhole(const float (&sum)[4], const Factors<kRows>& factors, int m, bool stored, uint16_t* y) const {
+    float v[2][2];
+    Finish(sum, factors, m, v);
+    const uint32_t low = Transpose(PairFromFloats(v[0][0], v[0][1]));
+    if constexpr (kGated) {
+      if (stored) *reinterpret_cast<uint32_t*>(y) = low;
+    } else {
+      // Of the columns 2 p, 2 p + 1 of both halves two threads make four each that lie side by side.
+      const uint32_t high = Transpose(PairFromFloats(v[1][0], v[1][1])), got = __shfl_xor_sync(~0u, Odd() ? low : high, 1);
+      if (stored) *reinterpret_cast<uint2*>(y) = Odd() ? make_uint2(got, high) : make_uint2(low, got);
+    }
+  }
+  __device__ __forceinline__ bool Odd() const { return pair_ % 4 != 0; }
+
   /// The sums of block n of 8 tokens. They are registers, whose numbers are known one by one only; what follows is there once.
   template <int kRows, int kColumns>
   __device__ __forceinline__ static void Pick(const float (&sum)[kRows][kColumns][4], int n, float (&picked)[kRows][4]) {
@@ -165,15 +282,7 @@ class TileStore {
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
       float v[2][2];  // half of the rows, token
-#pragma unroll
-      for (int i = 0; i < 4; ++i) v[i / 2][i % 2] = fmaf(factors.scale[m][i / 2], sum[m][i], factors.bias[m][i / 2]);
-#pragma unroll
-      for (int t = 0; t < 2; ++t) {
-        if constexpr (kActivation != ActivationKind::kNone) {
-          v[0][t] = Activate<kActivation>(v[0][t], kGated ? v[1][t] : 0.0f, a_.activation);
-          if constexpr (!kGated) v[1][t] = Activate<kActivation>(v[1][t], 0.0f, a_.activation);
-        }
-      }
+      Finish(sum[m], factors, m, v);
 #pragma unroll
       for (int half = 0; half < kBlockColumns / 8; ++half) {
         const int to = m * kColumnStep + half * 8;

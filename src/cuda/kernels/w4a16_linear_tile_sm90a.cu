@@ -10,9 +10,9 @@
 //   split K    the blocks of a cluster each sum a part of K and send what another stores to it (tile_store.cuh)
 //   launch     dependent: the weight's first stages come while the kernel before ends
 //
-// Limit: up to 64 tokens about 39 cycles of an SM for 64 rows and 16 columns of E2M1, 34 of int4, of which the tensor cores take tokens / 2
-// and decoding 22 and 15, mostly beside them. High tiles keep x from L2 below what the SMs can take: 8 KB for 64 columns and 64 tokens.
-// Start, first stage and the end of a block take about 10 us more.
+// Limit: at 64 tokens about 44 cycles of an SM for 64 rows and 16 columns, of which the tensor cores take tokens / 2 and decoding 22 (E2M1)
+// or 15 (int4), mostly beside them. High tiles keep x from L2 below what the SMs can take: 8 KB for 64 columns and 64 tokens. Start, first
+// stage and the end of a block take 4 us more, an exchange of sums 2.
 //
 // Macros: those of tile_shape.cuh. BF_WARPS_M is 4 times the warpgroups that multiply, BF_WARPS_N 1.
 #include "cuda/kernels/dependent_launch.cuh"
@@ -54,13 +54,18 @@ class GroupTileKernel {
   __device__ __forceinline__ void RunRows(const Tile& tile) {
     float sum[kRows][kN8][4] = {};
     StageTurn turn;
-    const Store store(a_, tile, group_ * kPanelRows + threadIdx.x / 32 % 4 * 16, 0);
-    store.template Prefetch<kRows>();
+    const int row = group_ * kPanelRows + threadIdx.x / 32 % 4 * 16;
+    Store(a_, tile, row, 0).template Prefetch<kRows>();
     WarmDecode();
     GroupStage<kRows>().MultiplyStages(shared_, *barriers_, turn, tile.end_step - tile.first_step, sum);
+    const Store store(a_, tile, row, 0);
     WaitForPredecessor();  // it may read what y is to overwrite
-    if (a_.splits > 1) mailbox_->AwaitOthers();
-    store.StoreSplit(sum, shared_ + kStages * kStageBytes, *mailbox_);
+    if (a_.splits > 1) {
+      mailbox_->AwaitOthers();
+      store.StoreHalf(sum, shared_ + kStages * kStageBytes, *mailbox_);
+    } else {
+      store.StoreWarp(sum);
+    }
   }
 
   const LinearTileArgs& a_;
@@ -87,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(kBlockThreads, BF_MIN_CTAS)
   }
   __syncthreads();
   ForEachTile(args, [&](const Tile& tile) {
-    if (args.splits > 1) mailbox.Open(Store::MailBytes(args, tile));
+    if (args.splits > 1) mailbox.Open(Store::HalfMailBytes(args, tile));
     if (threadIdx.x >= kThreads) {
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kFeedRegisters));
       TileFeed(args, shared, row_of, &barriers).RunDense(tile, &x_map);
