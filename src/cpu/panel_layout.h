@@ -114,6 +114,8 @@ struct PanelLayout {
     end = end < K ? end : K;
     return end > begin ? end - begin : 0;
   }
+  /// k of the last chunk that hold no weights: kernels need not come to them.
+  int tail_padding() const { return chunk_k - int(chunk_length(chunks - 1)); }
   /// Whether staged position p simply is k = p, padding only behind the last k.
   bool contiguous() const { return group >= K || group == int64_t{pieces} * chunk_k; }
   size_t steps() const { return size_t(chunk_k) / 8; }

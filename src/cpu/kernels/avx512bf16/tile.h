@@ -14,6 +14,7 @@
 // per cycle, so 12 sums must be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the registers allow it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -31,11 +32,16 @@ inline constexpr int kPrefetchBytes = 8192;
 /// With several tiles, about a slab: the others push lines fetched earlier out of L1 before their turn.
 inline constexpr int kKeepingPrefetchBytes = 4352;
 
+/// Registers that group sums and row sums may take: the others hold operands, a broadcast, tables and scales.
+template <class Codes>
+inline constexpr int kSumRegisters = Codes::kManyRegisters ? 20 : 26;
+
 struct TileArgs {
   const uint8_t* w;  ///< first slab
   int slabs;
   int chunks, chunks_last;  ///< per slab, and in the last one
   int steps;                ///< of 8 k, per chunk
+  int steps_last;           ///< in the last chunk of the last slab, which may be padding for the rest
   Scales scales;
   bool zeros;
   const uint8_t* x;  ///< staged bf16, first row of the tile
@@ -51,7 +57,10 @@ BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpb
 template <class Codes, bool kGroupScale, Source kSource, int T>
 void Tile(const TileArgs& a) {
   constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= (Codes::kManyRegisters ? 5 : 6) ? 2 : 1;
-  constexpr bool kSumsInMemory = kGroupScale && T > 4;  // group sums and row sums together would not fit
+  // Group sums and row sums of many rows together would not fit. A row whose sums stay in memory stores them with every group, and many
+  // stores at once stall the dots: as many rows as possible keep theirs in registers.
+  constexpr int kRegisterRows = !kGroupScale || T <= 4 ? T : std::clamp(kSumRegisters<Codes> / 2 - kWays * T, 0, T);
+  constexpr int kMemoryRows = T - kRegisterRows;  // the first ones
   constexpr int kUnits = 4 / Codes::kPairs;
   constexpr size_t kStepBytes = size_t{kUnits} * 2 * kLine;
   const typename Codes::Shared shared;
@@ -61,16 +70,15 @@ void Tile(const TileArgs& a) {
   const uint8_t* ahead = a.ahead;
   float* c = a.c;
 
-  __m512 sum[2][T];
-  if (kSumsInMemory && !a.accumulate) {
-    for (int i = 0; i < 2 * T; ++i) _mm512_storeu_ps(c + 16 * i, _mm512_setzero_ps());
+  if (kMemoryRows > 0 && !a.accumulate) {
+    for (int i = 0; i < 2 * kMemoryRows; ++i) _mm512_storeu_ps(c + 16 * i, _mm512_setzero_ps());
   }
-  if constexpr (!kSumsInMemory) {
-    Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-      sum[0][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t) : _mm512_setzero_ps();
-      sum[1][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t + 16) : _mm512_setzero_ps();
-    });
-  }
+  __m512 sum[2][T];  // of the rows from kMemoryRows on
+  Unrolled<kRegisterRows>([&]<int i>() __attribute__((always_inline)) {
+    constexpr int t = kMemoryRows + i;
+    sum[0][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t) : _mm512_setzero_ps();
+    sum[1][t] = a.accumulate ? _mm512_loadu_ps(c + 32 * t + 16) : _mm512_setzero_ps();
+  });
   __m512 way[kWays][2][T];
   auto clear_ways = [&]() __attribute__((always_inline)) {
     Unrolled<kWays>([&]<int i>() __attribute__((always_inline)) {
@@ -96,7 +104,8 @@ void Tile(const TileArgs& a) {
   }
 
   for (int slab = 0; slab < a.slabs; ++slab) {
-    const int chunks = slab + 1 == a.slabs ? a.chunks_last : a.chunks;
+    const bool last_slab = slab + 1 == a.slabs;
+    const int chunks = last_slab ? a.chunks_last : a.chunks;
     const uint8_t* scale = w;
     const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
     const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
@@ -117,7 +126,8 @@ void Tile(const TileArgs& a) {
         s1 = ScaleVector(a.scales, scale + scale_bytes);
         clear_ways();
       }
-      for (int step = 0; step < a.steps; ++step) {
+      const int live_steps = last_slab && chunk + 1 == chunks ? a.steps_last : a.steps;
+      for (int step = 0; step < live_steps; ++step) {
         if constexpr (kSource != Source::kKept) {
           Unrolled<2 * kUnits + 1>([&]<int i>() __attribute__((always_inline)) {
             _mm_prefetch(reinterpret_cast<const char*>(fetch + i * kLine), _MM_HINT_NTA);
@@ -160,7 +170,7 @@ void Tile(const TileArgs& a) {
       if constexpr (kGroupScale) {
         Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
           const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
-          if constexpr (kSumsInMemory) {
+          if constexpr (t < kMemoryRows) {
             _mm512_storeu_ps(c + 32 * t, _mm512_fmadd_ps(g0, s0, _mm512_loadu_ps(c + 32 * t)));
             _mm512_storeu_ps(c + 32 * t + 16, _mm512_fmadd_ps(g1, s1, _mm512_loadu_ps(c + 32 * t + 16)));
           } else {
@@ -169,23 +179,22 @@ void Tile(const TileArgs& a) {
           }
         });
       }
-      if constexpr (kSumsInMemory) __asm__("" : "+r"(c));  // an unknown address: else the compiler keeps row sums in registers and spills
+      if constexpr (kMemoryRows > 0) __asm__("" : "+r"(c));  // an unknown address: else the compiler keeps row sums in registers and spills
       scale += 2 * scale_bytes;
       zero += kPanelRows;
     }
     w = code;
   }
-  if constexpr (!kSumsInMemory) {
-    Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-      if constexpr (!kGroupScale) {
-        const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
-        sum[0][t] = kWays == 1 ? g0 : _mm512_add_ps(sum[0][t], g0);
-        sum[1][t] = kWays == 1 ? g1 : _mm512_add_ps(sum[1][t], g1);
-      }
-      _mm512_storeu_ps(c + 32 * t, sum[0][t]);
-      _mm512_storeu_ps(c + 32 * t + 16, sum[1][t]);
-    });
-  }
+  Unrolled<kRegisterRows>([&]<int i>() __attribute__((always_inline)) {
+    constexpr int t = kMemoryRows + i;
+    if constexpr (!kGroupScale) {
+      const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
+      sum[0][t] = kWays == 1 ? g0 : _mm512_add_ps(sum[0][t], g0);
+      sum[1][t] = kWays == 1 ? g1 : _mm512_add_ps(sum[1][t], g1);
+    }
+    _mm512_storeu_ps(c + 32 * t, sum[0][t]);
+    _mm512_storeu_ps(c + 32 * t + 16, sum[1][t]);
+  });
 }
 
 using TileFunction = void (*)(const TileArgs&);

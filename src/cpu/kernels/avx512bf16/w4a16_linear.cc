@@ -9,8 +9,8 @@
 //   pipeline   up to 12 rows: one tile streams the panel (tile.h), then factor, bias, round, store
 //              more: tiles of up to 12, four slabs at a time; every tile expands the codes anew. That costs a tile of twelve 3 % of its
 //              dots; leaving operands for the others costs a first tile 8 % and the others more calls for fewer dots.
-//              many rows, where chunk sums are multiplied, or codes that take many operations (zero points, FP8): slab by slab, tiles of
-//              eight; the first tile keeps its operands in scratch (L1) for the others, and every tile fetches the activations of the next
+//              many rows and codes that take many operations (zero points, FP8): slab by slab, tiles of eight; the first tile keeps its
+//              operands in scratch (L1) for the others, and every tile fetches the activations of the next
 //   limits     1 row: the stream of codes, 17 to 20 bytes per 32 weights.   8 rows and more: two dots per cycle.
 //
 // vdpbf16ps treats subnormal operands as zero: activations below 2^-126 in magnitude contribute nothing.
@@ -31,10 +31,8 @@ template <class C>
 constexpr int kLoneTile = C::kManyRegisters ? kMaxTile - 1 : kMaxTile;
 
 /// Most rows whose tiles all expand the codes.
-template <class C, bool kGroupScale>
-constexpr int kExpandingRows = C::kManyRegisters ? 16
-                               : kGroupScale     ? 48
-                                                 : kMaxPanelRows;
+template <class C>
+constexpr int kExpandingRows = C::kManyRegisters ? 16 : kMaxPanelRows;
 
 /// Rows of the next of several tiles: as few tiles as possible, about equal, or eights and a rest. What remains is never so little that too
 /// few dots are in flight.
@@ -54,6 +52,7 @@ TileArgs ArgsOf(const PanelJob& job) {
   args.chunks = layout.slab_chunks;
   args.chunks_last = layout.chunks_in_slab(args.slabs - 1);
   args.steps = int(layout.steps());
+  args.steps_last = args.steps - layout.tail_padding() / 8;
   args.scales = layout.scales;
   args.zeros = layout.codes == Codes::kInt4Zero;
   args.x_slab_stride = job.slab_stride;
@@ -87,6 +86,7 @@ void RunTiles(const PanelJob& job) {
     const bool last = first + kSlabs >= slabs;
     args.slabs = std::min(kSlabs, slabs - first);
     args.chunks_last = layout.chunks_in_slab(first + args.slabs - 1);
+    args.steps_last = args.steps - (last ? layout.tail_padding() / 8 : 0);
     args.accumulate = first > 0;
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
     const uint8_t* const next_x = last ? x : x + size_t(first + kSlabs) * job.slab_stride;
@@ -109,7 +109,7 @@ template <class C, bool kGroupScale>
 void Panel(const PanelJob& job) {
   if (job.rows <= kLoneTile<C>) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
   if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
-  if (job.rows <= kExpandingRows<C, kGroupScale>) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
+  if (job.rows <= kExpandingRows<C>) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
   RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
