@@ -18,8 +18,9 @@
 //
 //   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
 //                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
-//   pipeline     up to 6 rows stream the packed panel. With more, per two slabs the first tile also leaves its bytes in scratch (16 KiB in
-//                L1) and the other tiles multiply those; the sums [rows, 32] stay in scratch between slabs.
+//   pipeline     up to 6 rows stream the packed panel. With more, tiles of up to 6 take some slabs in turn: of int4 all expand the codes;
+//                otherwise the first tile also leaves its bytes in scratch (16 KiB in L1) and the others multiply those. The sums
+//                [rows, 32] stay in scratch between slabs.
 //   limits       two vpdpbusd per cycle; 8/9 of that for power-of-two scales, 8/10 for others, 8/11 for chunks of 16, 16/19 for 64 and
 //                32/37 for 128
 #include <algorithm>
@@ -27,6 +28,7 @@
 #include <cstring>
 
 #include "core/float_formats.h"
+#include "core/rounding.h"
 #include "cpu/kernels/avx512bf16/codes.h"
 #include "cpu/kernels/avx512bf16/kernels.h"
 #include "cpu/kernels/avx512bf16/source.h"
@@ -41,8 +43,17 @@ constexpr int kBlock = 32;
 constexpr int kPrefetchBytes = 16384;  // as in tile.h
 constexpr int kMaxTile = 6;            // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
 constexpr int kMaxPairsTile = 5;       // chunks of 16 need more registers
-constexpr int kKeptSlabs = 2;          // 16 KiB of bytes: a third of L1
+constexpr size_t kSlabBytes = size_t{kSlabK} * kPanelRows;
 constexpr int kLinesAhead = 5;  // two tiles share 272 bytes a block, scales included: no line may be left for the first tile to wait for
+
+/// Whether every tile expands the codes: a shift and an AND cost the dots nothing, while a lookup or a store takes from them, and zero
+/// points take registers.
+template <Codes kCodes>
+constexpr bool kAllExpand = kCodes == Codes::kInt4;
+
+/// Slabs that several tiles take in turn: 16 to 18 KiB of bytes or of codes, a third of L1.
+template <Codes kCodes>
+constexpr int kSlabsAtOnce = kAllExpand<kCodes> ? 4 : 2;
 
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
@@ -59,18 +70,31 @@ constexpr ByteTable kE2M1Doubled = E2M1Doubled();
 
 enum class Scaling { kNone, kExponent, kMultiply, kPairs, kLongChunks };
 
-struct SlabArgs {
+/// One slab, packed: scales, then the others at these bytes. Found once a panel, as it takes divisions.
+struct SlabShape {
+  int chunks, blocks;
+  size_t zeros_at, codes_at;
+};
+
+SlabShape ShapeOf(const PanelLayout& layout, int slab) {
+  const int chunks = layout.chunks_in_slab(slab), padding = slab + 1 == layout.slabs() ? layout.tail_padding() : 0;
+  const size_t zeros_at = layout.scale_part(chunks);
+  return {chunks, DivideUp(chunks * layout.chunk_k - padding, kBlock), zeros_at, zeros_at + layout.zero_part(chunks)};
+}
+
+struct TileArgs {
   const PanelLayout* layout;
-  int chunks;
-  const uint8_t* scales;
-  const uint8_t* zeros;
-  const uint8_t* codes;        ///< packed units
-  uint8_t* bytes;              ///< expanded [unit][low, high nibbles][half][64]; unused by Source::kStream
-  const uint8_t* x;            ///< first row of the tile in this slab
-  const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile unless Source::kStream
-  const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block unless Source::kStream
+  int slabs;
+  SlabShape shape, shape_last;  ///< of the slabs, and of the last one
+  const uint8_t* w;             ///< the first slab, packed
+  uint8_t* bytes;               ///< kept by one tile for others: a slab every kSlabBytes, expanded [unit][low, high nibbles][half][64]
+  const uint8_t* x;             ///< first row of the tile in the first slab
+  size_t slab_stride;           ///< of x
+  float* sums;                  ///< [T, 32], added to
+  // Among several tiles:
+  const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile
+  const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block
   size_t codes_ahead_step;     ///< bytes, at most kLinesAhead lines
-  float* sums;                 ///< [T, 32], added to
 };
 
 /// What expansion needs: the lookup table, and 16 - zero of both halves.
@@ -117,20 +141,17 @@ struct BlockScale {
   }
 };
 
-/// One slab of a tile.
+/// T rows times consecutive slabs.
 template <Codes kCodes, Scaling kScaling, Source kSource, int T>
-BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
+void Tile(const TileArgs& a) {
   constexpr int kChunksPerBlock = kScaling == Scaling::kPairs ? 2 : 1;
   constexpr int kUnits = 4 / kChunksPerBlock;
   constexpr int kAheadBytes = int{kStagedInt8Bytes} * kBlock / kSlabK * T;
   Decoder decoder;
-  const Scales kind = a.layout->scales;
-  const int blocks_per_chunk = kScaling == Scaling::kPairs ? 1 : a.layout->chunk_k / kBlock;
+  const PanelLayout& layout = *a.layout;
+  const Scales kind = layout.scales;
+  const int blocks_per_chunk = kScaling == Scaling::kPairs ? 1 : layout.chunk_k / kBlock;
   const size_t scale_bytes = size_t(ScaleBytesOf(kind)) * 16;
-  const uint8_t *scale = a.scales, *zero = a.zeros, *code = a.codes, *x = a.x, *ahead = a.ahead, *codes_ahead = a.codes_ahead;
-  uint8_t* bytes = a.bytes;
-  const uint8_t *x_scale = a.x + kScalesAt, *x_start = a.x + kStartsAt;
-  const int blocks = (a.chunks * a.layout->chunk_k + kBlock - 1) / kBlock;
   float* sums = a.sums;
   __m512 sum[2][T];  // row sums; for long chunks those of the chunk
   Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
@@ -138,214 +159,198 @@ BILLFISH_INLINE const uint8_t* SlabTile(const SlabArgs& a) {
       sum[h][t] = kScaling == Scaling::kLongChunks ? _mm512_setzero_ps() : _mm512_load_ps(sums + 32 * t + 16 * h);
     });
   });
-  for (int block = 0, in_chunk = 0; block < blocks; ++block) {
-    if constexpr (kSource != Source::kKept && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
-    if constexpr (kSource != Source::kStream) {
-      Unrolled<(kAheadBytes + int{kLine} - 1) / int{kLine}>([&]<int i>() __attribute__((always_inline)) {
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + i * kLine), _MM_HINT_T0);
-      });
-      ahead += kAheadBytes;
-      Unrolled<kLinesAhead>([&]<int i>() __attribute__((always_inline)) {
-        _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_T1);
-      });
-      codes_ahead += a.codes_ahead_step;
+  const uint8_t *w = a.w, *slab_x = a.x, *slab_ahead = a.ahead, *codes_ahead = a.codes_ahead;
+  uint8_t* slab_bytes = a.bytes;
+  for (int slab = 0; slab < a.slabs; ++slab) {
+    const SlabShape& shape = slab + 1 == a.slabs ? a.shape_last : a.shape;
+    const int blocks = shape.blocks;
+    const uint8_t *scale = w, *zero = w + shape.zeros_at, *code = w + shape.codes_at;
+    if constexpr (kSource == Source::kStream && T <= 4) {
+      for (const uint8_t* p = w; p < code; p += kLine) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
     }
-    __m512 f[2][T];
-    const int live_chunks = kScaling == Scaling::kPairs ? std::min(2, a.chunks - 2 * block) : 1;
-    Unrolled<kChunksPerBlock>([&]<int chunk>() __attribute__((always_inline)) {
-      if (chunk > 0 && live_chunks < 2) return;  // an odd number of chunks of 16 ends inside a block
-      __m512i g[2][T];
-      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-        g[0][t] = g[1][t] = _mm512_set1_epi32(*reinterpret_cast<const int*>(x_start + t * int64_t{kStagedInt8Bytes} + 4 * chunk));
-      });
-      Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
-        constexpr int kUnit = chunk * kUnits + unit;
-        const uint8_t* at = code + kUnit * 2 * kLine;
-        uint8_t* kept = bytes + kUnit * 4 * kLine;
-        __m512i raw[2] = {};
-        if constexpr (kSource == Source::kStream) {
-          _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes), _MM_HINT_T0);
-          _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes + kLine), _MM_HINT_T0);
-        }
-        if constexpr (kSource != Source::kKept) {
-          raw[0] = Load(at), raw[1] = Load(at + kLine);
-        }
-        Unrolled<2>([&]<int high>() __attribute__((always_inline)) {
-          const __m512i w0 = kSource == Source::kKept ? Load(kept + 2 * high * kLine) : Bytes<kCodes, high>(raw[0], decoder, 0);
-          const __m512i w1 = kSource == Source::kKept ? Load(kept + (2 * high + 1) * kLine) : Bytes<kCodes, high>(raw[1], decoder, 1);
-          if constexpr (kSource == Source::kStreamAndKeep) {
-            _mm512_store_si512(kept + 2 * high * kLine, w0);
-            _mm512_store_si512(kept + (2 * high + 1) * kLine, w1);
+    const uint8_t *x = slab_x, *x_scale = x + kScalesAt, *x_start = x + kStartsAt, *ahead = slab_ahead;
+    uint8_t* bytes = slab_bytes;
+    for (int block = 0, in_chunk = 0; block < blocks; ++block) {
+      if constexpr (kSource != Source::kKept && kScaling != Scaling::kPairs) ReadZeros<kCodes>(decoder, zero);
+      if constexpr (kSource != Source::kStream) {
+        Unrolled<(kAheadBytes + int{kLine} - 1) / int{kLine}>([&]<int i>() __attribute__((always_inline)) {
+          _mm_prefetch(reinterpret_cast<const char*>(ahead + i * kLine), _MM_HINT_T0);
+        });
+        ahead += kAheadBytes;
+        Unrolled<kLinesAhead>([&]<int i>() __attribute__((always_inline)) {
+          _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_T1);
+        });
+        codes_ahead += a.codes_ahead_step;
+      }
+      __m512 f[2][T];
+      const int live_chunks = kScaling == Scaling::kPairs ? std::min(2, shape.chunks - 2 * block) : 1;
+      Unrolled<kChunksPerBlock>([&]<int chunk>() __attribute__((always_inline)) {
+        if (chunk > 0 && live_chunks < 2) return;  // an odd number of chunks of 16 ends inside a block
+        __m512i g[2][T];
+        Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+          g[0][t] = g[1][t] = _mm512_set1_epi32(*reinterpret_cast<const int*>(x_start + t * int64_t{kStagedInt8Bytes} + 4 * chunk));
+        });
+        Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
+          constexpr int kUnit = chunk * kUnits + unit;
+          const uint8_t* at = code + kUnit * 2 * kLine;
+          uint8_t* kept = bytes + kUnit * 4 * kLine;
+          __m512i raw[2] = {};
+          if constexpr (kSource == Source::kStream) {
+            _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(at + kPrefetchBytes + kLine), _MM_HINT_T0);
           }
-          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-            const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * int64_t{kStagedInt8Bytes} + kUnit * 8 + high * 4));
-            g[0][t] = _mm512_dpbusd_epi32(g[0][t], w0, xb);
-            g[1][t] = _mm512_dpbusd_epi32(g[1][t], w1, xb);
+          if constexpr (kSource != Source::kKept) {
+            raw[0] = Load(at), raw[1] = Load(at + kLine);
+          }
+          Unrolled<2>([&]<int high>() __attribute__((always_inline)) {
+            const __m512i w0 = kSource == Source::kKept ? Load(kept + 2 * high * kLine) : Bytes<kCodes, high>(raw[0], decoder, 0);
+            const __m512i w1 = kSource == Source::kKept ? Load(kept + (2 * high + 1) * kLine) : Bytes<kCodes, high>(raw[1], decoder, 1);
+            if constexpr (kSource == Source::kStreamAndKeep) {
+              _mm512_store_si512(kept + 2 * high * kLine, w0);
+              _mm512_store_si512(kept + (2 * high + 1) * kLine, w1);
+            }
+            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+              const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * int64_t{kStagedInt8Bytes} + kUnit * 8 + high * 4));
+              g[0][t] = _mm512_dpbusd_epi32(g[0][t], w0, xb);
+              g[1][t] = _mm512_dpbusd_epi32(g[1][t], w1, xb);
+            });
           });
         });
+        if constexpr (kScaling == Scaling::kPairs) {
+          Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+            const __m512 s = ScaleVector(kind, scale + (2 * chunk + h) * scale_bytes);
+            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+              const __m512 v = _mm512_cvtepi32_ps(g[h][t]);
+              f[h][t] = chunk == 0 ? _mm512_mul_ps(v, s) : _mm512_fmadd_ps(v, s, f[h][t]);
+            });
+          });
+        } else {
+          const BlockScale<kScaling> scales[2] = {{kind, scale}, {kind, scale + scale_bytes}};
+          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+            const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
+            Unrolled<2>([&]<int h>()
+                            __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(scales[h].Apply(g[h][t]), as, sum[h][t]); });
+          });
+        }
       });
       if constexpr (kScaling == Scaling::kPairs) {
-        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
-          const __m512 s = ScaleVector(kind, scale + (2 * chunk + h) * scale_bytes);
-          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-            const __m512 v = _mm512_cvtepi32_ps(g[h][t]);
-            f[h][t] = chunk == 0 ? _mm512_mul_ps(v, s) : _mm512_fmadd_ps(v, s, f[h][t]);
-          });
-        });
-      } else {
-        const BlockScale<kScaling> scales[2] = {{kind, scale}, {kind, scale + scale_bytes}};
         Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
           const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
-          Unrolled<2>([&]<int h>()
-                          __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(scales[h].Apply(g[h][t]), as, sum[h][t]); });
+          Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(f[h][t], as, sum[h][t]); });
         });
       }
-    });
-    if constexpr (kScaling == Scaling::kPairs) {
-      Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-        const __m512 as = _mm512_set1_ps(*reinterpret_cast<const float*>(x_scale + t * int64_t{kStagedInt8Bytes}));
-        Unrolled<2>([&]<int h>() __attribute__((always_inline)) { sum[h][t] = _mm512_fmadd_ps(f[h][t], as, sum[h][t]); });
-      });
-    }
-    code += size_t(live_chunks) * kUnits * 2 * kLine;
-    bytes += size_t(live_chunks) * kUnits * 4 * kLine;
-    x += kBlock;
-    x_scale += 4;
-    x_start += 4 * kChunksPerBlock;
-    if (++in_chunk == blocks_per_chunk) {
-      in_chunk = 0;
-      if constexpr (kScaling == Scaling::kLongChunks) {
-        Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
-          const __m512 s = ScaleVector(kind, scale + h * scale_bytes);
-          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-            float* const at = sums + 32 * t + 16 * h;
-            _mm512_store_ps(at, _mm512_fmadd_ps(sum[h][t], s, _mm512_load_ps(at)));
-            sum[h][t] = _mm512_setzero_ps();
+      code += size_t(live_chunks) * kUnits * 2 * kLine;
+      bytes += size_t(live_chunks) * kUnits * 4 * kLine;
+      x += kBlock;
+      x_scale += 4;
+      x_start += 4 * kChunksPerBlock;
+      if (++in_chunk == blocks_per_chunk || block + 1 == blocks) {
+        in_chunk = 0;
+        if constexpr (kScaling == Scaling::kLongChunks) {
+          Unrolled<2>([&]<int h>() __attribute__((always_inline)) {
+            const __m512 s = ScaleVector(kind, scale + h * scale_bytes);
+            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+              float* const at = sums + 32 * t + 16 * h;
+              _mm512_store_ps(at, _mm512_fmadd_ps(sum[h][t], s, _mm512_load_ps(at)));
+              sum[h][t] = _mm512_setzero_ps();
+            });
           });
-        });
-        __asm__("" : "+r"(sums));  // an unknown address: else the compiler keeps row sums in registers and spills
+          __asm__("" : "+r"(sums));  // an unknown address: else the compiler keeps row sums in registers and spills
+        }
+        scale += size_t{2} * kChunksPerBlock * scale_bytes;
+        zero += kPanelRows;
       }
-      scale += size_t{2} * kChunksPerBlock * scale_bytes;
-      zero += kPanelRows;
     }
+    w = code;
+    slab_x += a.slab_stride;
+    slab_ahead += a.slab_stride;
+    slab_bytes += kSlabBytes;
   }
   if constexpr (kScaling != Scaling::kLongChunks) {
     Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
       Unrolled<2>([&]<int h>() __attribute__((always_inline)) { _mm512_store_ps(sums + 32 * t + 16 * h, sum[h][t]); });
     });
   }
-  return code;
 }
 
-/// The slab at `w` with the parts of SlabArgs that do not depend on the tile.
-SlabArgs SlabAt(const PanelLayout& layout, int slab, const uint8_t* w) {
-  SlabArgs args{};
-  args.layout = &layout;
-  args.chunks = layout.chunks_in_slab(slab);
-  args.scales = w;
-  args.zeros = w + layout.scale_part(args.chunks);
-  args.codes = args.zeros + layout.zero_part(args.chunks);
+using TileFunction = void (*)(const TileArgs&);
+
+template <Codes kCodes, Scaling kScaling, Source kSource, int T>
+constexpr TileFunction TileOrNull() {
+  if constexpr (kSource != Source::kStream && T < 3)
+    return nullptr;  // seven rows and more are cut into tiles of at least three
+  else
+    return &Tile<kCodes, kScaling, kSource, T>;
+}
+template <Codes kCodes, Scaling kScaling, Source kSource, int... t>
+constexpr std::array<TileFunction, sizeof...(t) + 1> TilesOf(std::integer_sequence<int, t...>) {
+  return {nullptr, TileOrNull<kCodes, kScaling, kSource, t + 1>()...};
+}
+/// [T] for T = 1 .. kMaxTile.
+template <Codes kCodes, Scaling kScaling, Source kSource>
+constexpr auto kTiles = TilesOf<kCodes, kScaling, kSource>(std::make_integer_sequence<int, kMaxTile>{});
+
+/// All rows and slabs as one tile.
+TileArgs ArgsOf(const PanelJob& job) {
+  TileArgs args{};
+  args.layout = job.layout;
+  args.slabs = job.layout->slabs();
+  args.shape = ShapeOf(*job.layout, 0);
+  args.shape_last = ShapeOf(*job.layout, args.slabs - 1);
+  args.w = reinterpret_cast<const uint8_t*>(job.panel);
+  args.bytes = reinterpret_cast<uint8_t*>(job.scratch);
+  args.x = args.ahead = reinterpret_cast<const uint8_t*>(job.x);
+  args.slab_stride = job.slab_stride;
+  args.sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
   return args;
 }
 
-/// All slabs from the packed form; sums overwritten.
-template <Codes kCodes, Scaling kScaling, int T>
-void StreamTile(const PanelJob& job, const uint8_t* x, float* sums) {
-  const PanelLayout& layout = *job.layout;
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
-  for (int i = 0; i < 2 * T; ++i) _mm512_store_ps(sums + 16 * i, _mm512_setzero_ps());
-  for (int slab = 0; slab < layout.slabs(); ++slab) {
-    SlabArgs args = SlabAt(layout, slab, w);
-    for (const uint8_t* p = w; T <= 4 && p < args.codes; p += kLine)
-      _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
-    args.x = x + size_t(slab) * job.slab_stride;
-    args.sums = sums;
-    w = SlabTile<kCodes, kScaling, Source::kStream, T>(args);
-  }
-}
-
-/// Consecutive slabs of one tile among several.
-template <Codes kCodes, Scaling kScaling, Source kSource, int T>
-void SlabsTile(const SlabArgs* slabs, int count, const uint8_t* x, const uint8_t* ahead, size_t slab_stride, float* sums) {
-  for (int i = 0; i < count; ++i) {
-    SlabArgs args = slabs[i];
-    args.x = x + size_t(i) * slab_stride;
-    args.ahead = ahead + size_t(i) * slab_stride;
-    args.codes_ahead += size_t(i) * args.codes_ahead_step * (kSlabK / kBlock);
-    args.sums = sums;
-    SlabTile<kCodes, kScaling, kSource, T>(args);
-  }
-}
-
-using StreamFunction = void (*)(const PanelJob&, const uint8_t*, float*);
-using SlabsFunction = void (*)(const SlabArgs*, int, const uint8_t*, const uint8_t*, size_t, float*);
-
-template <Codes kCodes, Scaling kScaling, int... t>
-constexpr std::array<StreamFunction, sizeof...(t) + 1> StreamTiles(std::integer_sequence<int, t...>) {
-  return {nullptr, &StreamTile<kCodes, kScaling, t + 1>...};
-}
-template <Codes kCodes, Scaling kScaling, Source kSource, int T>
-constexpr SlabsFunction SlabsTileOrNull() {
-  if constexpr (T < 3)
-    return nullptr;  // seven rows and more are cut into tiles of at least three
-  else
-    return &SlabsTile<kCodes, kScaling, kSource, T>;
-}
-template <Codes kCodes, Scaling kScaling, Source kSource, int... t>
-constexpr std::array<SlabsFunction, sizeof...(t) + 1> SlabsTiles(std::integer_sequence<int, t...>) {
-  return {nullptr, SlabsTileOrNull<kCodes, kScaling, kSource, t + 1>()...};
-}
-
-/// Several tiles: two slabs at a time, all tiles.
+/// Several tiles: kSlabsAtOnce slabs at a time, all tiles.
 template <Codes kCodes, Scaling kScaling>
-void RunTiles(const PanelJob& job, float* sums) {
-  static constexpr auto kFirst = SlabsTiles<kCodes, kScaling, Source::kStreamAndKeep>(std::make_integer_sequence<int, kMaxTile>{});
-  static constexpr auto kOther = SlabsTiles<kCodes, kScaling, Source::kKept>(std::make_integer_sequence<int, kMaxTile>{});
+void RunTiles(const PanelJob& job) {
+  constexpr Source kFirst = kAllExpand<kCodes> ? Source::kStreamAgain : Source::kStreamAndKeep;
+  constexpr Source kOther = kAllExpand<kCodes> ? Source::kStreamAgain : Source::kKept;
+  constexpr int kTile = kScaling == Scaling::kPairs ? kMaxPairsTile : kMaxTile, kSlabs = kSlabsAtOnce<kCodes>;
   const PanelLayout& layout = *job.layout;
-  constexpr int kTile = kScaling == Scaling::kPairs ? kMaxPairsTile : kMaxTile;
-  const int tiles = (job.rows + kTile - 1) / kTile;
-  const auto begin_of = [&](int i) { return job.rows * i / tiles; };
-  std::fill(sums, sums + job.rows * kPanelRows, 0.0f);
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(job.panel);
-  for (int first = 0; first < layout.slabs(); first += kKeptSlabs) {
-    const int count = std::min(kKeptSlabs, layout.slabs() - first);
-    SlabArgs slabs[kKeptSlabs];
-    for (int i = 0; i < count; ++i) {
-      slabs[i] = SlabAt(layout, first + i, w);
-      slabs[i].bytes = reinterpret_cast<uint8_t*>(job.scratch) + i * kSlabK * kPanelRows;
-      w = slabs[i].codes + layout.code_part(slabs[i].chunks);
-    }
-    const size_t share = size_t(w - slabs[0].scales) / size_t(tiles);
-    const uint8_t* const x = reinterpret_cast<const uint8_t*>(job.x) + size_t(first) * job.slab_stride;
+  TileArgs args = ArgsOf(job);
+  const uint8_t* const first_x = args.x;
+  float* const sums = args.sums;
+  const int slabs = args.slabs, tiles = DivideUp(job.rows, kTile);
+  const uint8_t* x = first_x;
+  for (int first = 0; first < slabs; first += kSlabs) {
+    args.slabs = std::min(kSlabs, slabs - first);
+    args.shape_last = ShapeOf(layout, first + args.slabs - 1);
+    const bool last = first + args.slabs == slabs;
+    size_t bytes = 0;
+    for (int slab = first; slab < first + args.slabs; ++slab) bytes += layout.slab_bytes(layout.chunks_in_slab(slab));
+    const size_t share = bytes / size_t(tiles);
+    args.codes_ahead_step = std::min<size_t>(share / size_t(kSlabs * kSlabK / kBlock) + 1, kLinesAhead * kLine);
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
-    const uint8_t* const next_x =
-        first + count < layout.slabs() ? x + size_t(count) * job.slab_stride : reinterpret_cast<const uint8_t*>(job.x);
+    const uint8_t* const next_x = last ? first_x : x + size_t(args.slabs) * job.slab_stride;
     for (int i = 0; i < tiles; ++i) {
-      const int begin = begin_of(i), end = begin_of(i + 1);
-      const uint8_t* const ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : next_x;
-      if (first + count >= layout.slabs()) PrefetchRows(job, begin, end - begin);
-      for (SlabArgs& slab : slabs) {
-        slab.codes_ahead = w + size_t(i) * share;
-        slab.codes_ahead_step = std::min<size_t>(share / size_t(kKeptSlabs * kSlabK / kBlock) + 1, kLinesAhead * kLine);
-      }
-      (i == 0 ? kFirst : kOther)[size_t(end - begin)](slabs, count, x + size_t(begin) * kStagedInt8Bytes, ahead, job.slab_stride,
-                                                      sums + begin * kPanelRows);
-      if (first + count >= layout.slabs()) StoreRows(job, begin, end - begin, sums + begin * kPanelRows);
+      const int begin = job.rows * i / tiles, end = job.rows * (i + 1) / tiles;
+      args.x = x + size_t(begin) * kStagedInt8Bytes;
+      args.sums = sums + begin * kPanelRows;
+      args.ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : next_x;
+      args.codes_ahead = args.w + bytes + size_t(i) * share;
+      if (last) PrefetchRows(job, begin, end - begin);
+      // NOLINTNEXTLINE(bugprone-branch-clone): the same where all expand
+      (i == 0 ? kTiles<kCodes, kScaling, kFirst> : kTiles<kCodes, kScaling, kOther>)[size_t(end - begin)](args);
+      if (last) StoreRows(job, begin, end - begin, args.sums);
     }
+    args.w += bytes;
+    x = next_x;
   }
 }
 
 template <Codes kCodes, Scaling kScaling>
 void Panel(const PanelJob& job) {
-  static constexpr auto kStream = StreamTiles<kCodes, kScaling>(std::make_integer_sequence<int, kMaxTile>{});
-  float* const sums = reinterpret_cast<float*>(job.scratch + kExpandedBytes);
-  if (job.rows <= kMaxTile) {
-    PrefetchRows(job, 0, job.rows);
-    kStream[size_t(job.rows)](job, reinterpret_cast<const uint8_t*>(job.x), sums);
-    StoreRows(job, 0, job.rows, sums);
-  } else {
-    RunTiles<kCodes, kScaling>(job, sums);
-  }
+  const TileArgs args = ArgsOf(job);
+  std::fill(args.sums, args.sums + job.rows * kPanelRows, 0.0f);
+  if (job.rows > kMaxTile) return RunTiles<kCodes, kScaling>(job);
+  PrefetchRows(job, 0, job.rows);
+  kTiles<kCodes, kScaling, Source::kStream>[size_t(job.rows)](args);
+  StoreRows(job, 0, job.rows, args.sums);
 }
 
 /// Squared rounding error of one block at scale 1 / inverse.
