@@ -34,6 +34,7 @@ w4a16_grouped_decode_sm80.cu    CudaMoe.RowsOfAnyAlignmentAreRead
 w4a16_grouped_stream_sm80.cu    CudaMoe.HalfPrecisionActivationsAreRight
 w4a16_grouped_tile_sm90a.cu     Kernels/GroupedTileCores.MultipliesByF16/Best
 w4a16_held_moe_sm80.cu          CudaMoe.SkewedRoutingsAndSkippedSlotsAreRight
+w4a16_held_moe_sm80.cu          Shapes/CudaMoeNormed.EqualsItsDefinition/E6
 w4a16_linear_decode_sm80.cu     LinearDecode.MultipliesByF16
 w4a16_linear_decode_sm90a.cu    LinearDecode.MultipliesByF16
 w4a16_linear_tile_sm80.cu       Kernels/LinearTileCores.MultipliesByF16/MmaSync

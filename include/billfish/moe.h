@@ -13,6 +13,10 @@
 
 namespace billfish {
 
+namespace moe {
+struct GpuAccess;
+}
+
 /// h = act(g, u). Every field that the kind reads must be given; there are no silent defaults.
 struct Activation {
   enum class Kind : uint8_t {
@@ -131,6 +135,7 @@ class MoeLayer {
   MatrixInfo down() const;
 
  private:
+  friend struct moe::GpuAccess;
   static Result<MoeLayer> FromMatrices(Result<GroupedLinear> gate_up, Result<GroupedLinear> down, const MoeOptions& options);
 
   struct Impl;

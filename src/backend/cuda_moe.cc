@@ -56,4 +56,8 @@ Status CudaMoe::Run(const cuda::MoeCall& call, std::span<std::byte> workspace, C
   return pipeline_->Run(call, workspace, static_cast<cuda::CUstream>(stream));
 }
 
+Status CudaMoe::Run(const cuda::HeldNormedCall& call, std::span<std::byte> workspace, CudaStream stream) const {
+  return pipeline_->Run(call, workspace, static_cast<cuda::CUstream>(stream));
+}
+
 }  // namespace billfish::backend

@@ -18,6 +18,9 @@ class CudaMoe {
 
   /// Operands lie on the device of the options and are checked by the caller.
   Status Run(const cuda::MoeCall& call, std::span<std::byte> workspace, CudaStream stream) const;
+  /// See MoePipeline.
+  bool Takes(const cuda::HeldNormedCall& call, std::span<std::byte> workspace) const { return pipeline_->Takes(call, workspace); }
+  Status Run(const cuda::HeldNormedCall& call, std::span<std::byte> workspace, CudaStream stream) const;
   size_t WorkspaceBytes(int64_t T, int64_t top_k) const { return pipeline_->WorkspaceBytes(T, top_k); }
 
   MatrixInfo gate_up() const { return gate_up_.info; }

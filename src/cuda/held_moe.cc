@@ -1,5 +1,6 @@
 #include "cuda/held_moe.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/rounding.h"
@@ -26,29 +27,43 @@ HeldMatrix MatrixOf(const TileView& view) {
   matrix.weight = reinterpret_cast<const uint8_t*>(view.units);
   matrix.row_scale = view.row_scale;
   matrix.bias = view.bias;
-  matrix.expert_bytes = static_cast<int64_t>(view.form.expert_bytes());
+  matrix.expert_chunks = static_cast<int32_t>(view.form.expert_bytes() / 16);
   matrix.blocks = static_cast<int32_t>(view.form.panels * 4);
   matrix.units = static_cast<int32_t>(view.form.units);
   return matrix;
 }
 
-// Rows of x and h of a warp behind its pieces, and one more: a step may read beyond the last.
-int64_t SharedBytes(const TileLayout& layout, const HeldMoeArgs& args) {
-  const int64_t piece = layout.unit_bytes() / 4, row = layout.unit_k() * 2;
-  return kWarps * ((args.gate_up_blocks * args.gate_up_units + args.down_units) * piece + (args.gate_up_units + args.down_units) * row) +
-         row;
+// The pieces of a warp.
+int64_t PieceBytes(const TileLayout& layout, const HeldMoeArgs& args) {
+  return (args.gate_up_blocks * args.gate_up_units + args.down_units) * static_cast<int64_t>(layout.unit_bytes() / 4);
 }
+
+// x and h behind the pieces, and a row more: a step may read beyond the last.
+int64_t SharedBytes(const TileLayout& layout, const HeldMoeArgs& args) {
+  const int64_t row = layout.unit_k() * 2;
+  return kWarps * (PieceBytes(layout, args) + args.down_units * row) + (args.gate_up.units + 1) * row;
+}
+
+// As route.cuh wants it.
+bool IsPlainSoftmax(const RouteArgs& rule) {
+  const bool softmax = rule.score == RouteScore::kTopKSoftmax || (rule.score == RouteScore::kSoftmax && rule.renormalize != 0);
+  return softmax && rule.hash_table == nullptr && rule.correction == nullptr && rule.n_group == 1;
+}
+
+int TypeNumber(DType dtype) { return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 1 : 2; }
 
 LaunchMemory& Exchanges() {
   static auto& exchanges = *new LaunchMemory(sizeof(HeldExchange), kMostWorkspaces);
   return exchanges;
 }
 
-KernelSpec HeldMoeSpec(const TileLayout& layout, Arch arch, bool half, ActivationKind activation) {
+// values: BF_VALUES, 0 for a kernel that does not route.
+KernelSpec HeldMoeSpec(const TileLayout& layout, Arch arch, bool half, ActivationKind activation, int values) {
   KernelSpec spec;
   spec.file = "w4a16_held_moe_sm80.cu";
   spec.function = "w4a16_held_moe";
-  spec.defines = WeightDefines(layout, half, {{"BF_WARPS", kWarps}, {"BF_ACTIVATION", static_cast<int>(activation)}});
+  spec.defines =
+      WeightDefines(layout, half, {{"BF_WARPS", kWarps}, {"BF_ACTIVATION", static_cast<int>(activation)}, {"BF_VALUES", values}});
   spec.shared_bytes = static_cast<uint32_t>(Room(arch));
   spec.hot = true;
   return spec;
@@ -72,12 +87,18 @@ Result<std::optional<HeldMoe>> HeldMoe::Create(const GpuDevice& device, const Ti
   moe.args_.N = static_cast<int32_t>(down.form.N);
   moe.args_.E = static_cast<int32_t>(gate_up.form.E);
   moe.args_.activation = {activation.limit, activation.alpha, activation.beta};
-  if (!Same(moe.layout_, down.form.layout) || gate_up.form.expert_bytes() > INT32_MAX || down.form.expert_bytes() > INT32_MAX ||
-      !moe.Fits(2)) {
+  const auto most_bytes = static_cast<int64_t>(std::max(gate_up.form.expert_bytes(), down.form.expert_bytes()));
+  if (!Same(moe.layout_, down.form.layout) || most_bytes > INT32_MAX || most_bytes / 16 * moe.args_.E > UINT32_MAX || !moe.Fits(2)) {
     return std::optional<HeldMoe>();
   }
-  const KernelSpec spec = HeldMoeSpec(moe.layout_, device.arch(), dtype == DType::kF16, static_cast<ActivationKind>(activation.kind));
-  BILLFISH_ASSIGN_OR_RETURN(moe.kernel_, LoadKernel(spec, device));
+  const auto load = [&](int values) {
+    const auto kind = static_cast<ActivationKind>(activation.kind);
+    return LoadKernel(HeldMoeSpec(moe.layout_, device.arch(), dtype == DType::kF16, kind, values), device);
+  };
+  BILLFISH_ASSIGN_OR_RETURN(moe.kernel_, load(0));
+  if (dtype == DType::kBF16 && moe.args_.E <= kMostHeldLogits) {
+    BILLFISH_ASSIGN_OR_RETURN(moe.normed_, load(moe.Values()));
+  }
   BILLFISH_RETURN_IF_ERROR(Exchanges().Reserve(device));
   return std::optional<HeldMoe>(std::move(moe));
 }
@@ -99,6 +120,8 @@ bool HeldMoe::Fits(int64_t top_k) const {
   return top_k * args_.gate_up.blocks * features_ <= kMostHeldValues && SharedBytes(layout_, ArgsOf(top_k)) <= Room(device_->arch());
 }
 
+int HeldMoe::Values() const { return args_.E <= 128 ? 4 : 8; }
+
 bool HeldMoe::Takes(const HeldMoeCall& call) const {
   return reinterpret_cast<uintptr_t>(call.x) % 16 == 0 && args_.K % 8 == 0 && Fits(call.top_k);
 }
@@ -112,15 +135,43 @@ Status HeldMoe::Run(const HeldMoeCall& call, HeldExchange* exchange, CUstream st
   args.y = call.y;
   args.exchange = exchange;
   args.first_expert = static_cast<int32_t>(call.first_expert);
-  args.y_type = call.y_dtype == DType::kF32 ? 0 : call.y_dtype == DType::kBF16 ? 1 : 2;
-  LaunchShape shape;
+  args.y_type = TypeNumber(call.y_dtype);
+  return Start(kernel_, args, &args, stream);
+}
+
+bool HeldMoe::Takes(const HeldNormedCall& call) const {
+  if (!normed_ || call.norm.M != 1 || call.norm.H != args_.K || !IsPlainSoftmax(call.route) || call.route.E > 32 * Values()) return false;
+  const bool aligned = reinterpret_cast<uintptr_t>(call.router) % 16 == 0 && args_.K % 8 == 0;
+  // A warp has an expert's row of the router at most, which lies where its pieces will.
+  return aligned && call.route.E <= device_->info().sms * kWarps && Fits(call.route.top_k) &&
+         PieceBytes(layout_, ArgsOf(call.route.top_k)) >= args_.K * int64_t{2};
+}
+
+Status HeldMoe::Run(const HeldNormedCall& call, HeldExchange* exchange, CUstream stream) const {
+  HeldNormedArgs args;
+  static_cast<HeldMoeArgs&>(args) = ArgsOf(call.route.top_k);
+  args.y = call.y;
+  args.exchange = exchange;
+  args.first_expert = static_cast<int32_t>(call.first_expert);
+  args.y_type = TypeNumber(call.y_dtype);
+  args.norm = call.norm;
+  args.norm.y = nullptr;
+  args.router = call.router;
+  args.logit_bias = call.logit_bias;
+  args.route = call.route;
+  args.route.T = 1;
+  return Start(*normed_, args, &args, stream);
+}
+
+Status HeldMoe::Start(const LoadedKernel& kernel, const HeldMoeArgs& shape, void* args, CUstream stream) const {
+  LaunchShape launch;
   // Always as many: each CTA counts the launches of a workspace for itself.
-  shape.grid_x = static_cast<uint32_t>(device_->info().sms);
-  shape.threads = kWarps * 32;
-  shape.shared_bytes = static_cast<uint32_t>(SharedBytes(layout_, args));
-  shape.dependent = device_->arch().major >= 9;
-  std::array<void*, 1> parameters = {&args};
-  return Launch(kernel_, shape, stream, parameters);
+  launch.grid_x = static_cast<uint32_t>(device_->info().sms);
+  launch.threads = kWarps * 32;
+  launch.shared_bytes = static_cast<uint32_t>(SharedBytes(layout_, shape));
+  launch.dependent = device_->arch().major >= 9;
+  std::array<void*, 1> parameters = {args};
+  return Launch(kernel, launch, stream, parameters);
 }
 
 void AppendHeldMoeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
@@ -128,7 +179,9 @@ void AppendHeldMoeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
   constexpr TileLayout kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false};
   constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
   constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
-  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) specs.push_back(HeldMoeSpec(layout, arch, false, ActivationKind::kSwiglu));
+  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
+    for (const int values : {0, 4}) specs.push_back(HeldMoeSpec(layout, arch, false, ActivationKind::kSwiglu, values));
+  }
 }
 
 }  // namespace billfish::cuda

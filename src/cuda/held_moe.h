@@ -30,6 +30,17 @@ struct HeldMoeCall {
   DType y_dtype = DType::kF32;
 };
 
+/// The same from the residual stream on: x is its norm, ids and weights come from the router's logits.
+struct HeldNormedCall {
+  NormRowsArgs norm;                  ///< of one row; y is not written
+  const uint16_t* router = nullptr;   ///< [route.E][H] bf16
+  const float* logit_bias = nullptr;  ///< [route.E] or null
+  RouteArgs route;                    ///< the rule; what belongs to a call is not read
+  void* y = nullptr;                  ///< [H]
+  DType y_dtype = DType::kF32;
+  int64_t first_expert = 0;
+};
+
 class HeldMoe {
  public:
   /// Nothing where not even two experts fit or the matrices have different layouts. Errors: those of LoadKernel and Allocate.
@@ -41,12 +52,19 @@ class HeldMoe {
   /// exchange: HeldExchangeOf the call's workspace. Precondition: Takes(call).
   Status Run(const HeldMoeCall& call, HeldExchange* exchange, CUstream stream) const;
 
+  /// The same for a call from the residual stream on: bf16 activations and a softmax over the chosen logits.
+  bool Takes(const HeldNormedCall& call) const;
+  Status Run(const HeldNormedCall& call, HeldExchange* exchange, CUstream stream) const;
+
  private:
   bool Fits(int64_t top_k) const;
+  int Values() const;  ///< BF_VALUES of normed_
   HeldMoeArgs ArgsOf(int64_t top_k) const;
+  Status Start(const LoadedKernel& kernel, const HeldMoeArgs& shape, void* args, CUstream stream) const;
 
   const GpuDevice* device_ = nullptr;
   LoadedKernel kernel_;
+  std::optional<LoadedKernel> normed_;
   TileLayout layout_;
   int features_ = 0;  ///< of h in a block of gate|up
   HeldMoeArgs args_;  ///< without what belongs to a call

@@ -175,6 +175,17 @@ Status MoePipeline::OneToken(const MoeCall& call, const Parts& parts, TokenProgr
   return token_->Run(token, progress, stream);
 }
 
+bool MoePipeline::Takes(const HeldNormedCall& call, std::span<std::byte> workspace) const {
+  return held_ && held_->Takes(call) && HeldExchangeOf(*device_, workspace.data()) != nullptr;
+}
+
+Status MoePipeline::Run(const HeldNormedCall& call, std::span<std::byte> workspace, CUstream stream) const {
+  BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
+  HeldNormedCall own = call;
+  own.first_expert = first_expert_;
+  return held_->Run(own, HeldExchangeOf(*device_, workspace.data()), stream);
+}
+
 // Two launches: both kernels sort for themselves and down combines.
 Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const {
   const int64_t h_stride = (I_ + 7) / 8 * 8;

@@ -59,6 +59,11 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   Status Run(const MoeCall& call, std::span<std::byte> workspace, CUstream stream) const;
   size_t WorkspaceBytes(int64_t T, int64_t top_k) const;
 
+  /// One token from the residual stream on: its norm, routing and experts in one launch, where the device can do that. `workspace` as for
+  /// the call that it stands for, call.first_expert is not read. Precondition of Run: Takes(call, workspace).
+  bool Takes(const HeldNormedCall& call, std::span<std::byte> workspace) const;
+  Status Run(const HeldNormedCall& call, std::span<std::byte> workspace, CUstream stream) const;
+
   /// Whether a call of this size goes to the decode kernels.
   bool Decodes(int64_t slots) const;
 

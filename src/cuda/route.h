@@ -29,6 +29,9 @@ class Router {
   /// Precondition: CanNorm(args.norm.H).
   Status RunNormed(const NormRouteArgs& args, CUstream stream) const;
 
+  /// The rule, without the pointers of a call: for kernels that route by themselves.
+  const RouteArgs& rule() const { return args_; }
+
   /// logits [T] rows of E floats, `stride` apart -> ids, weights [T][top_k]; all on the device. The definition is RouteTopK's. token_ids
   /// [T] is read only for hash routing; a token id outside the table gives ids of -1 and weights of 0.
   Status Run(const float* logits, int64_t stride, int64_t T, const int32_t* token_ids, int32_t* ids, float* weights, CUstream stream) const;

@@ -10,6 +10,7 @@
 #include "core/median.h"
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
+#include "moe/gpu_access.h"
 
 namespace billfish::model {
 
@@ -59,6 +60,7 @@ class CudaRunner::Call {
   Status Dense(const Layer& layer);
   Status Experts(const Layer& layer, const LayerVectors& vectors);
   bool RoutesAtOnce(const Layer& layer) const;
+  cuda::NormRowsArgs MlpNorm(const LayerVectors& vectors) const;
   Status NormAndRoute(const Layer& layer, const LayerVectors& vectors, const Routing& routing);
 
   const CudaRunner& runner_;
@@ -175,18 +177,23 @@ bool CudaRunner::Call::RoutesAtOnce(const Layer& layer) const {
          router->type() == cuda::PlainType::kBF16;
 }
 
+// To where the sum of the residual stream with the delta goes.
+cuda::NormRowsArgs CudaRunner::Call::MlpNorm(const LayerVectors& vectors) const {
+  return {.x = x_,
+          .delta = s_.delta,
+          .weight = vectors.mlp_norm,
+          .sum = other_x_,
+          .y = s_.input,
+          .eps = config_.norm_eps,
+          .M = Int(T_),
+          .H = Int(config_.hidden)};
+}
+
 Status CudaRunner::Call::NormAndRoute(const Layer& layer, const LayerVectors& vectors, const Routing& routing) {
   if (!Runs(StepPart::kOther)) return OkStatus();
   const CudaPlainLinear& router = *layer.router->plain();
   cuda::NormRouteArgs args;
-  args.norm = {.x = x_,
-               .delta = s_.delta,
-               .weight = vectors.mlp_norm,
-               .sum = other_x_,
-               .y = s_.input,
-               .eps = config_.norm_eps,
-               .M = Int(T_),
-               .H = Int(config_.hidden)};
+  args.norm = MlpNorm(vectors);
   args.weight = static_cast<const uint16_t*>(router.weight());
   args.bias = router.bias();
   args.route.token_ids = cache_.ids();
@@ -200,6 +207,20 @@ Status CudaRunner::Call::NormAndRoute(const Layer& layer, const LayerVectors& ve
 Status CudaRunner::Call::Experts(const Layer& layer, const LayerVectors& vectors) {
   const Routing routing{{s_.expert_ids, DType::kI32, {T_, config_.top_k}, runner_.device_}, Output(s_.expert_weights, T_, config_.top_k)};
   if (RoutesAtOnce(layer)) {
+    if (T_ == 1) {
+      const CudaPlainLinear& router = *layer.router->plain();
+      const cuda::HeldNormedCall whole{.norm = MlpNorm(vectors),
+                                       .router = static_cast<const uint16_t*>(router.weight()),
+                                       .logit_bias = router.bias(),
+                                       .route = runner_.norm_router_->rule(),
+                                       .y = s_.delta};
+      const backend::CudaMoe& experts = *moe::GpuAccess::Of(*layer.experts);
+      if (experts.Takes(whole, workspace_.memory())) {
+        if (!Runs(StepPart::kWeights)) return OkStatus();
+        std::swap(x_, other_x_);
+        return experts.Run(whole, workspace_.memory(), ctx_.stream);
+      }
+    }
     BILLFISH_RETURN_IF_ERROR(NormAndRoute(layer, vectors, routing));
   } else {
     BILLFISH_RETURN_IF_ERROR(Norm(x_, s_.delta, vectors.mlp_norm, T_));

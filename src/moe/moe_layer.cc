@@ -12,12 +12,12 @@
 #include <cstring>
 #include <numeric>
 
-#include "backend/cuda_moe.h"
 #include "billfish/moe.h"
 #include "core/parallel.h"
 #include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cpu/isa.h"
+#include "moe/gpu_access.h"
 #include "moe/row_ops.h"
 #include "moe/slots.h"
 
@@ -167,6 +167,8 @@ struct MoeLayer::Impl {
   void Activate(const Buffers& buffers, int64_t rows, int threads) const;
   void Combine(const Routing& routing, const Buffers& buffers, const TensorView& y, int threads) const;
 };
+
+const backend::CudaMoe* moe::GpuAccess::Of(const MoeLayer& layer) { return layer.impl_ == nullptr ? nullptr : layer.impl_->gpu.get(); }
 
 MoeLayer::MoeLayer() = default;
 MoeLayer::~MoeLayer() = default;

@@ -14,6 +14,7 @@
 #include "cuda/tile_weight.h"
 #include "cuda/token_moe.h"
 #include "reference/moe.h"
+#include "reference/route.h"
 #include "support/device_numbers.h"
 #include "support/moe_fixture.h"
 #include "support/random_tensor.h"
@@ -149,6 +150,16 @@ class Layer {
     }
     return y.Read();
   }
+  /// x of the fixture made from the residual stream, and its routing, in the same launch; nothing where the device cannot.
+  std::optional<std::vector<float>> Normed(const HeldNormedCall& call) const {
+    const Output out = NewOutput(DType::kF32);
+    HeldNormedCall own = call;
+    own.y = out.y->data();
+    if (!moe_.Takes(own, out.workspace.span())) return std::nullopt;
+    const Status status = moe_.Run(own, out.workspace.span(), nullptr);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return out.y->Read();
+  }
   const MoePipeline& moe() const { return moe_; }
 
  private:
@@ -281,6 +292,71 @@ TEST_P(CudaMoeOneToken, EqualsItsDefinition) {
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaMoeOneToken,
                          ::testing::Values(Shape{4, 8, 2048, 768, 1}, Shape{9, 11, 1536, 288, 1}, Shape{3, 24, 320, 96, 1}),
                          [](const auto& with) { return "H" + std::to_string(with.param.H) + "Top" + std::to_string(with.param.top_k); });
+
+struct NormedShape {
+  Shape shape;
+  RouterRule rule;
+  bool biased;
+};
+class CudaMoeNormed : public ::testing::TestWithParam<NormedShape> {};
+
+// From the residual stream on in one launch: the norm, the router's matrix and its rule, the experts.
+TEST_P(CudaMoeNormed, EqualsItsDefinition) {
+  BILLFISH_NEEDS_GPU();
+  const auto& [shape, given, biased] = GetParam();
+  RouterRule rule = given;
+  rule.E = shape.E, rule.top_k = shape.top_k;
+  MoeFixture fixture = RandomLayer(schemes::kMxfp4, shape, {Kind::kSwiglu}, 200);
+  if (biased) AddBiases(fixture, 210);
+  const auto H = static_cast<size_t>(shape.H), E = static_cast<size_t>(shape.E);
+  const std::vector<float> x = test::Gaussian(H, 220), delta = test::Gaussian(H, 221), norm = test::Gaussian(H, 222);
+  const std::vector<float> matrix = test::RoundedToBF16(test::Gaussian(E * H, 223)), bias = test::Gaussian(E, 224);
+  std::vector<float> sum(H);
+  double squares = 0;
+  for (size_t i = 0; i < H; ++i) sum[i] = x[i] + delta[i], squares += static_cast<double>(sum[i]) * sum[i];
+  constexpr float kEps = 1e-6f;
+  for (size_t i = 0; i < H; ++i) {
+    fixture.x[i] = static_cast<float>(sum[i] / std::sqrt(squares / static_cast<double>(H) + kEps) * norm[i]);
+  }
+  fixture.x = test::RoundedToBF16(fixture.x);
+  std::vector<double> logits(E);
+  for (size_t e = 0; e < E; ++e) {
+    logits[e] = biased ? bias[e] : 0;
+    for (size_t i = 0; i < H; ++i) logits[e] += static_cast<double>(matrix[e * H + i]) * fixture.x[i];
+  }
+  const reference::Route route = reference::RouteToken(logits, rule, 0);
+  fixture.ids.assign(route.ids.begin(), route.ids.end());
+  fixture.weights.assign(route.weights.begin(), route.weights.end());
+
+  const auto router = Router::Create(rule, *GpuDevice::Get(0).value());
+  ASSERT_TRUE(router) << router.status().message();
+  const test::DeviceNumbers x_on(x, DType::kF32), delta_on(delta, DType::kF32), norm_on(norm, DType::kF32), bias_on(bias, DType::kF32);
+  const test::DeviceNumbers matrix_on(matrix, DType::kBF16), sum_on(shape.H, DType::kF32);
+  HeldNormedCall call;
+  call.norm = {.x = reinterpret_cast<const float*>(x_on.data()),
+               .delta = reinterpret_cast<const float*>(delta_on.data()),
+               .weight = reinterpret_cast<const float*>(norm_on.data()),
+               .sum = reinterpret_cast<float*>(sum_on.data()),
+               .eps = kEps,
+               .M = 1,
+               .H = static_cast<int32_t>(shape.H)};
+  call.router = reinterpret_cast<const uint16_t*>(matrix_on.data());
+  call.logit_bias = biased ? reinterpret_cast<const float*>(bias_on.data()) : nullptr;
+  call.route = router->rule();
+  const Layer layer(fixture, DType::kBF16);
+  const auto first = layer.Normed(call);
+  if (!first) GTEST_SKIP() << "the device has too little shared memory";
+  EXPECT_LT(Error(*first, Definition(fixture)), kTolerance);
+  EXPECT_EQ(sum_on.Read(), sum);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(layer.Normed(call), first);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaMoeNormed,
+                         ::testing::Values(NormedShape{{128, 8, 512, 64, 1}, {RouterRule::Score::kSoftmax, 0, 0, true}, false},
+                                           NormedShape{{6, 3, 192, 128, 1}, {RouterRule::Score::kTopKSoftmax}, true},
+                                           NormedShape{{200, 5, 288, 96, 1}, {RouterRule::Score::kTopKSoftmax}, true},
+                                           NormedShape{{8, 8, 2048, 768, 1}, {RouterRule::Score::kSoftmax, 0, 0, true}, false}),
+                         [](const auto& with) { return "E" + std::to_string(with.param.shape.E); });
 
 TEST(CudaMoe, RowsLongerThanSharedMemoryAreRight) {
   BILLFISH_NEEDS_GPU();

@@ -280,9 +280,10 @@ __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const flo
   }
 }
 
-/// RouteRow of a plain softmax by a whole block, much faster: the place of a logit is the number of those before it. `keys` is aligned
-/// shared memory for 32 * BF_VALUES keys, of which those behind the experts are kTaken; `slots` is shared memory for 32 keys and ids.
-__device__ __forceinline__ void RouteRowByCounting(const RouteArgs& args, int t, const uint32_t* keys, uint2* slots) {
+/// The key and the id of each slot of a plain softmax, by a whole block: the place of a logit is the number of those before it. `keys` is
+/// aligned shared memory for 32 * BF_VALUES keys, of which those behind the experts are kTaken; `slots` is shared memory for 32 keys and
+/// ids, which are there after a barrier.
+__device__ __forceinline__ void ChooseByCounting(const RouteArgs& args, const uint32_t* keys, uint2* slots) {
   constexpr int kGroups = 8 * BF_VALUES;  // of four keys
   const int part = static_cast<int>(threadIdx.x % 4);
 #pragma unroll 1
@@ -300,11 +301,19 @@ __device__ __forceinline__ void RouteRowByCounting(const RouteArgs& args, int t,
     before += __shfl_xor_sync(kAll, before, 2);
     if (part == 0 && mine != kTaken && before < args.top_k) slots[before] = uint2{mine, static_cast<uint32_t>(e)};
   }
-  __syncthreads();
-  if (threadIdx.x >= 32) return;
-  const int lane = static_cast<int>(threadIdx.x);
+}
+
+/// Their ids and weights, by one warp.
+__device__ __forceinline__ void StoreChosen(const RouteArgs& args, int t, const uint2* slots, int lane) {
   const uint2 slot = slots[min(lane, args.top_k - 1)];
   StoreSoftmax(args, t, slot.x, slot.y, slots[0].x, lane);
+}
+
+/// RouteRow of a plain softmax by a whole block, much faster.
+__device__ __forceinline__ void RouteRowByCounting(const RouteArgs& args, int t, const uint32_t* keys, uint2* slots) {
+  ChooseByCounting(args, keys, slots);
+  __syncthreads();
+  if (threadIdx.x < 32) StoreChosen(args, t, slots, static_cast<int>(threadIdx.x));
 }
 
 }  // namespace billfish::cuda
