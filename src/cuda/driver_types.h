@@ -46,6 +46,7 @@ enum CUfunction_attribute : int {
   kFunctionLocalBytes = 3,
   kFunctionRegisters = 4,
   kFunctionMaxDynamicSharedBytes = 8,
+  kFunctionSharedCarveout = 9,  ///< percent of an SM's cache that is shared memory, if possible
   kFunctionNonPortableClusterAllowed = 14,
 };
 

@@ -81,6 +81,10 @@ Result<LoadedKernel> LoadOnDevice(const KernelSpec& spec, const CompiledKernel& 
   kernel.name = spec.function;
   BILLFISH_RETURN_IF_ERROR(Check(api->ModuleLoadData(&module, compiled.cubin.data()), what.c_str()));
   BILLFISH_RETURN_IF_ERROR(Check(api->ModuleGetFunction(&kernel.function, module, spec.function.c_str()), what.c_str()));
+  // All kernels divide an SM's cache alike, with as little as possible for what they do not copy to shared memory: an SM waits until it is
+  // empty before it changes that, and kernels that follow each other shall overlap.
+  constexpr int kAllShared = 100;
+  BILLFISH_RETURN_IF_ERROR(Check(api->FuncSetAttribute(kernel.function, kFunctionSharedCarveout, kAllShared), what.c_str()));
   // Asking for an attribute makes the driver load the code now instead of at the first launch, which may be inside a graph capture.
   int local_bytes = 0;
   BILLFISH_RETURN_IF_ERROR(Check(api->FuncGetAttribute(&local_bytes, kFunctionLocalBytes, kernel.function), what.c_str()));
