@@ -23,9 +23,30 @@ constexpr std::array<int, 3> kSplits = {1, 2, 3};  // three gain nothing over tw
 // What a block may take if so many share an SM: each costs 1 KB of the system's, and the kernels' rows of x up to another.
 uint32_t MostSharedBytes(Arch arch, int ctas) { return static_cast<uint32_t>(arch.SharedBytesOfSm() / ctas - 2 * 1024); }
 
-uint32_t StageBytes(const TileLayout& layout, const TileVariant& variant) {
-  const int weight = (variant.out() / kPanelRows * variant.units * layout.unit_bytes() + 1023) / 1024 * 1024;
-  return static_cast<uint32_t>(variant.tokens() * variant.units * layout.unit_k() * 2 + weight);
+// Stages in shared memory, and what follows them there.
+struct TileRing {
+  int stages = 0;  // 0: too few would fit
+  int stage_bytes = 0;
+  uint32_t shared_bytes = 0;
+};
+
+// Of a launch with tiles of `panels` panels, K split into `splits` parts.
+TileRing RingOf(const TileLayout& layout, const TileVariant& v, int panels, int splits, Arch arch) {
+  TileRing ring;
+  ring.stage_bytes = v.tokens() * v.units * layout.unit_k() * 2 + RoundUp(panels * v.units * layout.unit_bytes(), 1024);
+  const auto stage = static_cast<uint32_t>(ring.stage_bytes), most = MostSharedBytes(arch, v.ctas_per_sm);
+  // Of each pair of n8 tiles that a block stores: what the others of the cluster have summed.
+  const int pairs = DivideUp(v.n8 / 2, splits) * (splits - 1);
+  const auto sums = static_cast<uint32_t>(pairs * 2 * panels * kTileThreads * v.warps_n * 16);
+  if (!v.wgmma) {
+    ring.shared_bytes = std::max(static_cast<uint32_t>(v.stages) * stage, sums);
+    if (ring.shared_bytes <= most) ring.stages = v.stages;
+  } else if (sums + 3 * stage <= most) {
+    // Sums may come while stages are still being read: there is no barrier of the cluster.
+    ring.stages = static_cast<int>(std::min(static_cast<uint32_t>(v.stages), (most - sums) / stage));
+    ring.shared_bytes = static_cast<uint32_t>(ring.stages) * stage + sums;
+  }
+  return ring;
 }
 
 bool ScalesAccumulator(const TileLayout& layout) { return layout.scale_size() >= 2; }
@@ -108,7 +129,7 @@ Choice Choose(const std::vector<TileVariant>& variants, const TileForm& form, in
       for (const int splits : kSplits) {
         if (splits > 1 && (gpu.major < 9 || form.units < 4 * splits * v.units)) continue;
         if (splits > 2 && v.wgmma) continue;
-        if (TileSharedBytes(form.layout, v, panels, splits) > MostSharedBytes(device.arch(), v.ctas_per_sm)) continue;
+        if (RingOf(form.layout, v, panels, splits, device.arch()).stages == 0) continue;
         const auto waves = static_cast<double>(DivideUp(tiles * splits, BlocksAtOnce(gpu, v, splits)));
         const auto sharing = static_cast<double>(std::min<int64_t>(v.ctas_per_sm, DivideUp(tiles * splits, gpu.sms)));
         const double time = waves * TileCycles(form, v, panels, splits, sharing);
@@ -141,11 +162,11 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
   if (cores == TileCores::kBest && arch == Arch{9, 0}) {
     // Two units of 64 columns halve what the turn of a stage costs.
     const int units = layout.unit_k() == 64 && layout.code_bits() < 16 ? 2 : 1;
-    TileVariant widest{2, 16, 8, 1, 6, 1, true, ScalesAccumulator(layout) ? 1 : units};
+    TileVariant widest{2, 16, 8, 1, 8, 1, true, ScalesAccumulator(layout) ? 1 : units};
     // E2M1 with scales takes the most instructions to decode: four warpgroups hide more of them than two.
-    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) widest = {1, 16, 16, 1, 6, 1, true, units};
+    if (layout.codes == TileCodes::kE2M1 && !ScalesAccumulator(layout)) widest = {1, 16, 16, 1, 8, 1, true, units};
     // FP8 blocks of 128: two accumulator sets and 256 x 128 spill.
-    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) widest = {1, 16, 8, 1, 6, 1, true, units};
+    if (layout.code_bits() == 8 && ScalesAccumulator(layout)) widest = {1, 16, 8, 1, 8, 1, true, units};
     if (grouped) {
       variants = {widest};
     } else {
@@ -153,7 +174,7 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
       // where codes are wide.
       const int rows = layout.code_bits() == 16 ? 1 : 2, rows_of_64 = ScalesAccumulator(layout) ? 1 : rows;
       variants = {
-          {rows, 2, 16, 1, 6, 1, true, units}, {rows, 4, 16, 1, 6, 1, true, units}, {rows_of_64, 8, 16, 1, 6, 1, true, units}, widest};
+          {rows, 2, 16, 1, 8, 1, true, units}, {rows, 4, 16, 1, 8, 1, true, units}, {rows_of_64, 8, 16, 1, 8, 1, true, units}, widest};
     }
   } else if (ScalesAccumulator(layout) && layout.code_bits() == 8) {
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 1}, {2, 8, 4, 2, 4, 1}};
@@ -163,12 +184,9 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
     variants = {{1, 4, 8, 1, 4, 2}, {2, 4, 4, 2, 4, 2}, {4, 8, 4, 2, 4, 1}};
   }
   for (TileVariant& v : variants) {
-    // As many stages as fit; fewer blocks where too few would.
-    const int fewest = v.wgmma ? 3 : 2;
-    const int splits = v.wgmma && v.tokens() <= 64 ? 2 : 1;
-    const auto fits = [&] { return TileSharedBytes(layout, v, v.panels(), splits) <= MostSharedBytes(arch, v.ctas_per_sm); };
-    for (const int stages = v.stages; !fits();) {
-      if (v.stages > fewest) {
+    // As many stages as fit; fewer blocks where too few would. With wgmma a launch says how many it uses.
+    for (const int stages = v.stages; RingOf(layout, v, v.panels(), 1, arch).stages == 0;) {
+      if (v.stages > 2) {
         --v.stages;
       } else if (v.ctas_per_sm > 1) {
         --v.ctas_per_sm, v.stages = stages;
@@ -178,15 +196,6 @@ std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool 
     }
   }
   return variants;
-}
-
-uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& v, int panels, int splits) {
-  const uint32_t pipeline = static_cast<uint32_t>(v.stages) * StageBytes(layout, v);
-  // Of each pair of n8 tiles that a block stores: what the others of the cluster have summed.
-  const int pairs = DivideUp(v.n8 / 2, splits) * (splits - 1);
-  const auto sums = static_cast<uint32_t>(pairs * 2 * panels * kTileThreads * v.warps_n * 16);
-  // Without a barrier of the cluster they may come while stages are still being read.
-  return v.wgmma ? pipeline + sums : std::max(pipeline, sums);
 }
 
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, bool grouped, ActivationKind activation, Arch arch) {
@@ -203,7 +212,8 @@ KernelSpec TileSpec(const TileLayout& layout, const TileVariant& v, bool half, b
                                 {"BF_MIN_CTAS", v.ctas_per_sm},
                                 {"BF_GROUPED", grouped},
                                 {"BF_ACTIVATION", static_cast<int>(activation)}});
-  spec.shared_bytes = !grouped && arch.major >= 9 ? MostSharedBytes(arch, v.ctas_per_sm) : TileSharedBytes(layout, v, v.panels(), 1);
+  spec.shared_bytes =
+      !grouped && arch.major >= 9 ? MostSharedBytes(arch, v.ctas_per_sm) : RingOf(layout, v, v.panels(), 1, arch).shared_bytes;
   spec.hot = true;
   return spec;
 }
@@ -242,13 +252,16 @@ Status LinearTile::Run(const void* x, int64_t x_stride, int64_t M, const TileOut
         fmt::format("{} rows of x were given to a weight with {} rows; that is {} tiles, above 2^31: split the batch", M, form.N, ctas)};
   }
   args.M = static_cast<int32_t>(M);
+  const TileRing ring = RingOf(form.layout, variant, choice.panels, choice.splits, device_->arch());
   args.tile_panels = choice.panels;
+  args.stages = ring.stages;
+  args.stage_bytes = ring.stage_bytes;
   args.splits = choice.splits;
   args.band = static_cast<int32_t>(std::max<int64_t>(1, kBandRows / variant.tokens()));
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(ctas);
   shape.threads = static_cast<uint32_t>(variant.block_threads());
-  shape.shared_bytes = TileSharedBytes(form.layout, variant, choice.panels, choice.splits);
+  shape.shared_bytes = ring.shared_bytes;
   shape.cluster_x = static_cast<uint32_t>(choice.splits);
   shape.dependent = variant.wgmma;
   TensorMap boxes;
@@ -304,7 +317,10 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
             fmt::format("a grouped tile kernel was given tiles of {} rows; it takes 1 to {}", call.tile_rows, variants_.back().tokens())};
   }
   BILLFISH_ASSIGN_OR_RETURN(LinearTileArgs args, ArgsOf(weight_, gated_, call.x, call.x_stride, call.y));
+  const TileRing ring = RingOf(weight_.form.layout, *found, found->panels(), 1, device_->arch());
   args.tile_panels = found->panels();
+  args.stages = ring.stages;
+  args.stage_bytes = ring.stage_bytes;
   args.work = call.work;
   args.work_count = call.work_count;
   args.source = call.source;
@@ -313,7 +329,7 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(device_->info().sms * found->ctas_per_sm);
   shape.threads = static_cast<uint32_t>(found->block_threads());
-  shape.shared_bytes = TileSharedBytes(weight_.form.layout, *found, found->panels(), 1);
+  shape.shared_bytes = ring.shared_bytes;
   std::array<void*, 1> parameters = {&args};
   return Launch(kernels_[static_cast<size_t>(found - variants_.begin())], shape, stream, parameters);
 }

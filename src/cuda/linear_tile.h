@@ -36,7 +36,7 @@ enum class TileCores : uint8_t { kBest, kMmaSync };
 struct TileVariant {
   int m16, n8;  ///< blocks of 16 packed rows and of 8 tokens of a warp
   int warps_m, warps_n;
-  int stages;          ///< steps of K in shared memory
+  int stages;          ///< steps of K in shared memory; with wgmma the most of them
   int ctas_per_sm;     ///< that the registers and shared memory must allow
   bool wgmma = false;  ///< the kernels for sm_90a, where one more warpgroup copies; else w4a16_linear_tile_sm80.cu
   int units = 1;       ///< of K in a stage
@@ -112,8 +112,6 @@ class GroupedTile {
 /// What a layout's kernels look like on a device of this architecture, by rising token tile: the same token tiles for every layout.
 std::vector<TileVariant> TileVariants(const TileLayout& layout, Arch arch, bool grouped, TileCores cores);
 KernelSpec TileSpec(const TileLayout& layout, const TileVariant& variant, bool half, bool grouped, ActivationKind activation, Arch arch);
-/// Dynamic shared memory of a launch with tiles of `panels` panels, K split into `splits` parts.
-uint32_t TileSharedBytes(const TileLayout& layout, const TileVariant& variant, int panels, int splits);
 
 /// What `billfish kernels` lists: a cross-section of layouts, types and activations; the others are compiled when they are asked for.
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs);

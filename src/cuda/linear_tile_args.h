@@ -30,6 +30,8 @@ struct LinearTileArgs {
   int32_t M = 0, N = 0, K = 0;         ///< N: columns of y, half of the packed rows for a gated activation
   int32_t panels = 0, units = 0;
   int32_t tile_panels = 0;  ///< of a tile
+  int32_t stages = 0;       ///< sm_90a: slots of shared memory that are in use, at least two
+  int32_t stage_bytes = 0;  ///< of each
   int32_t splits = 1;       ///< dense: parts of K = CTAs of a cluster
   int32_t band = 1;         ///< dense: token tiles that are walked through for one out tile before the next
   OutType out = OutType::kBF16;
@@ -37,8 +39,8 @@ struct LinearTileArgs {
   bool y_aligned = true;  ///< y and its rows too
   // grouped
   const TileWork* work = nullptr;
-  const int32_t* work_count = nullptr;   ///< on the device
-  const int32_t* source = nullptr;       ///< row of x for a sorted row; null = the sorted row itself
+  const int32_t* work_count = nullptr;  ///< on the device
+  const int32_t* source = nullptr;      ///< row of x for a sorted row; null = the sorted row itself
   ActivationParameters activation;
 };
 

@@ -22,6 +22,9 @@ class GroupStage {
   static constexpr int kElements = kRows * kSteps;
   __device__ static constexpr int BlockOf(int element) { return kScaleOnAccumulator ? element / kSteps : element % kRows; }
   __device__ static constexpr int StepOf(int element) { return kScaleOnAccumulator ? element % kSteps : element / kRows; }
+  static constexpr int kGroupSteps = kScaleOnAccumulator ? kLayout.group / 16 : 1;
+  // Elements whose wgmmas are started together: saves waits and fences. Blocks that take turns step by step have no registers for it.
+  static constexpr int kBatch = kScaleOnAccumulator && kGroupSteps > 1 ? 2 : 1;
   static constexpr int kHeld = kScaleOnAccumulator ? 1 : kRows;  // blocks whose codes are in registers
 
  public:
@@ -29,16 +32,16 @@ class GroupStage {
 
   /// sum += W x^T of `steps` stages from `turn` on, which go through the slots at `shared`. This warp waits for each and gives it back.
   template <int kColumns>
-  __device__ __forceinline__ void MultiplyStages(const uint8_t* shared, StageBarriers& barriers, StageTurn& turn, int steps,
-                                                 float (&sum)[kRows][kColumns][4]) const {
-    const auto slot = [&](const StageTurn& t) { return shared + t.slot * kStageBytes; };
+  __device__ __forceinline__ void MultiplyStages(const LinearTileArgs& args, const uint8_t* shared, StageBarriers& barriers,
+                                                 StageTurn& turn, int steps, float (&sum)[kRows][kColumns][4]) const {
+    const auto slot = [&](const StageTurn& t) { return shared + t.slot * args.stage_bytes; };
     Operands operands;
     AwaitFull(barriers, turn);
     Begin(operands, slot(turn));
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       StageTurn next = turn;
-      next.Advance();
+      next.Advance(args.stages);
       const bool more = step + 1 < steps;
       Multiply(operands, slot(turn), slot(more ? next : turn), sum, [&] {
         if (more) AwaitFull(barriers, next);
@@ -51,49 +54,51 @@ class GroupStage {
 
  private:
   struct Operands {
-    uint32_t a[2][4];
+    uint32_t a[2][kBatch][4];
     uint32_t words[kHeld][kBlockWords];
     RowScales scales[kHeld], next_scales[kHeld];
   };
 
-  /// The first two elements of a stage, before the first Multiply.
+  /// The first two batches of a stage, before the first Multiply.
   __device__ __forceinline__ void Begin(Operands& o, const uint8_t* stage) const {
     Load(o, stage, 0);
     Decode(o, 0, 0);
-    Load(o, stage, 1);
+    Load(o, stage, kBatch);
   }
 
-  /// sum += W x^T of a stage, and the first two elements of `next` into the operands, which held those of this stage. `turn` runs before
+  /// sum += W x^T of a stage, and the first two batches of `next` into the operands, which held those of this stage. `turn` runs before
   /// the first read from `next`, which after the last stage may be any: it is never used.
   template <int kColumns, class Turn>
   __device__ __forceinline__ void Multiply(Operands& o, const uint8_t* stage, const uint8_t* next, float (&sum)[kRows][kColumns][4],
                                            const Turn& turn) const {
     const uint64_t x = SwizzledDescriptor(SharedAddress(stage));
-    constexpr int kGroupSteps = kScaleOnAccumulator ? kLayout.group / 16 : 1;
     float part[kColumns][4];
 #pragma unroll
-    for (int e = 0; e < kElements; ++e) {
-      const int s = StepOf(e), m = BlockOf(e);
-      const bool last = e == kElements - 1, end_of_group = kScaleOnAccumulator && s % kGroupSteps == kGroupSteps - 1;
-      const uint64_t columns = x + (s / kPlanes * kXBlockBytes + s % kPlanes * 32) / 16;
+    for (int e = 0; e < kElements; e += kBatch) {
+      const int m = BlockOf(e), last_step = StepOf(e + kBatch - 1), group = last_step % kUnitSteps / kGroupSteps;
+      const bool first_of_group = kScaleOnAccumulator && StepOf(e) % kGroupSteps == 0;
+      const bool last_of_group = kScaleOnAccumulator && last_step % kGroupSteps == kGroupSteps - 1;
       FenceRegisters();
-      if constexpr (kScaleOnAccumulator) {
-        GroupMma(part, o.a[e % 2], columns, s % kGroupSteps != 0);
-      } else {
-        GroupMma(sum[m], o.a[e % 2], columns, 1);
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int s = StepOf(e + i);
+        const uint64_t columns = x + (s / kPlanes * kXBlockBytes + s % kPlanes * 32) / 16;
+        if constexpr (kScaleOnAccumulator) {
+          GroupMma(part, o.a[e / kBatch % 2][i], columns, s % kGroupSteps != 0);
+        } else {
+          GroupMma(sum[m], o.a[e / kBatch % 2][i], columns, 1);
+        }
       }
       CommitMma();
-      if (e > 0 && !(kScaleOnAccumulator && s % kGroupSteps == 0)) WaitMma<1>();  // the next decode takes the registers of the wgmma before
+      if (e > 0 && !first_of_group) WaitMma<1>();  // the next decode takes the registers of the wgmma before
       float low = 0, high = 0;
-      if (end_of_group)
-        low = AccumulatorScale(o.scales[0], 0, s % kUnitSteps / kGroupSteps),
-        high = AccumulatorScale(o.scales[0], 1, s % kUnitSteps / kGroupSteps);
-      Decode(o, (e + 1) % kElements, (e + 1) % 2);
-      if (e == kElements - 2) turn();
-      Load(o, e + 2 < kElements ? stage : next, (e + 2) % kElements);
-      if (last || end_of_group) WaitMma<0>();
+      if (last_of_group) low = AccumulatorScale(o.scales[0], 0, group), high = AccumulatorScale(o.scales[0], 1, group);
+      Decode(o, (e + kBatch) % kElements, (e / kBatch + 1) % 2);
+      if (e == kElements - 2 * kBatch) turn();
+      Load(o, e + 2 * kBatch < kElements ? stage : next, (e + 2 * kBatch) % kElements);
+      if (e == kElements - kBatch || last_of_group) WaitMma<0>();
       if constexpr (kScaleOnAccumulator) {
-        if (end_of_group) {
+        if (last_of_group) {
 #pragma unroll
           for (int n = 0; n < kColumns; ++n)
 #pragma unroll
@@ -103,9 +108,19 @@ class GroupStage {
     }
   }
 
+  /// A batch of elements from `first` on.
+  __device__ __forceinline__ void Load(Operands& o, const uint8_t* stage, int first) const {
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) LoadElement(o, stage, first + i);
+  }
+  __device__ __forceinline__ static void Decode(Operands& o, int first, int buffer) {
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) DecodeElement(o, first + i, o.a[buffer][i]);
+  }
+
   /// Words and scales of the element, if they are not those that an earlier one has loaded already. Words of the element before are used
   /// up.
-  __device__ __forceinline__ void Load(Operands& o, const uint8_t* stage, int element) const {
+  __device__ __forceinline__ void LoadElement(Operands& o, const uint8_t* stage, int element) const {
     constexpr int kStepsPerLoad = 4 / kPlaneWords;
     const int step = StepOf(element), m = BlockOf(element), held = m % kHeld;
     const uint8_t* unit = stage + kBlocks * kXBlockBytes + ((group_ + m * kRowGroups) * kStageUnits + step / kUnitSteps) * kUnitBytes;
@@ -117,10 +132,10 @@ class GroupStage {
     uint32_t* words = o.words[held] + 4 * load;
     words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
   }
-  __device__ __forceinline__ static void Decode(Operands& o, int element, int buffer) {
+  __device__ __forceinline__ static void DecodeElement(Operands& o, int element, uint32_t (&a)[4]) {
     const int step = StepOf(element) % kUnitSteps, held = BlockOf(element) % kHeld;
     if (step == 0) o.scales[held] = o.next_scales[held];
-    DecodePlane(o.words[held], o.scales[held], step / kPlanes, step % kPlanes, o.a[buffer]);
+    DecodePlane(o.words[held], o.scales[held], step / kPlanes, step % kPlanes, a);
   }
 
   int lane_, warp_, group_;

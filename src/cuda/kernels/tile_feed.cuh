@@ -25,8 +25,8 @@ struct StageBarriers {
 /// Where a role is in its walk around the slots.
 struct StageTurn {
   int slot = 0, round = 0;
-  __device__ __forceinline__ void Advance() {
-    if (++slot == kStages) slot = 0, ++round;
+  __device__ __forceinline__ void Advance(int stages) {
+    if (++slot == stages) slot = 0, ++round;
   }
 };
 
@@ -68,7 +68,7 @@ class TileFeed {
     if (boxes && warp_ > a_.tile_panels) return;  // nobody would wait for it: `empty` could get two rounds ahead
     if (warp_ > 0) {
 #pragma unroll 1
-      for (int slot = 0; slot < min(kStages, tile.end_step - tile.first_step); ++slot) {
+      for (int slot = 0; slot < min(a_.stages, tile.end_step - tile.first_step); ++slot) {
         CopyWeight(tile, tile.first_step + slot, slot, warp_ - 1, kWarps - 1);
       }
     }
@@ -89,11 +89,11 @@ class TileFeed {
           }
         }
       } else {
-        CopyOddRows(step, shared_ + slot * kStageBytes);
+        CopyOddRows(step, shared_ + slot * a_.stage_bytes);
         asm volatile("fence.proxy.async.shared::cta;\nbar.sync 1, %0;" ::"n"(kFeedThreads) : "memory");
         if (thread_ == 0) ArriveExpecting(Full(slot), a_.tile_panels * kPanelBytes);
       }
-      turn_.Advance();
+      turn_.Advance(a_.stages);
     }
   }
 
@@ -110,13 +110,13 @@ class TileFeed {
         CopyRows(tile, step, to);
         asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full) : "memory");
       } else {
-        CopyOddRows(step, shared_ + turn_.slot * kStageBytes);
+        CopyOddRows(step, shared_ + turn_.slot * a_.stage_bytes);
         CommitCopies();
         WaitCopies<0>();
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         Arrive(full);
       }
-      turn_.Advance();
+      turn_.Advance(a_.stages);
     }
   }
 
@@ -137,7 +137,7 @@ class TileFeed {
     __syncwarp();
   }
 
-  __device__ __forceinline__ uint32_t Slot(int slot) const { return SharedAddress(shared_) + slot * kStageBytes; }
+  __device__ __forceinline__ uint32_t Slot(int slot) const { return SharedAddress(shared_) + slot * a_.stage_bytes; }
   __device__ __forceinline__ uint32_t Full(int slot) const { return SharedAddress(&barriers_->full[slot]); }
 
   /// A whole warp: panels first, first + stride, ... of a stage. Panels beyond the last one repeat it: their sums are not stored. Units

@@ -2,7 +2,7 @@
 // kOut packed rows, x kTokens rows of x.
 //
 // Macros: BF_M16, BF_N8 blocks of 16 packed rows and of 8 tokens that a warp sums; BF_WARPS_M, BF_WARPS_N; BF_STAGES stages of
-// BF_UNITS units of K in shared memory; BF_GROUPED; BF_ACTIVATION (-1 none).
+// BF_UNITS units of K in shared memory, with wgmma at most; BF_GROUPED; BF_ACTIVATION (-1 none).
 #pragma once
 
 #include "cuda/kernels/weight.cuh"

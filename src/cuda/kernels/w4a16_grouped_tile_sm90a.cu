@@ -19,7 +19,7 @@ namespace {
 
 using namespace billfish::cuda;
 
-static_assert(BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kN8 == 16 && kStages >= 3);
+static_assert(BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kN8 == 16);
 
 class ExpertTileKernel {
  public:
@@ -40,7 +40,7 @@ class ExpertTileKernel {
   template <int kColumns>
   __device__ __forceinline__ void RunColumns(const Tile& tile) {
     float sum[kM16][kColumns][4] = {};
-    GroupStage<kM16>().MultiplyStages(shared_, *barriers_, turn_, tile.end_step - tile.first_step, sum);
+    GroupStage<kM16>().MultiplyStages(a_, shared_, *barriers_, turn_, tile.end_step - tile.first_step, sum);
     TileStore<kRowGroups * kPanelRows>(a_, tile, FirstRow(), 0).StoreWarp(sum);
   }
 

@@ -24,7 +24,7 @@ namespace {
 
 using namespace billfish::cuda;
 
-static_assert(!BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1 && kStages >= 3);
+static_assert(!BF_GROUPED && kWarpsM % 4 == 0 && kWarpsN == 1);
 
 using Store = TileStore<kRowGroups * kPanelRows>;
 
@@ -57,12 +57,12 @@ class GroupTileKernel {
     const int row = group_ * kPanelRows + threadIdx.x / 32 % 4 * 16;
     Store(a_, tile, row, 0).template Prefetch<kRows>();
     WarmDecode();
-    GroupStage<kRows>().MultiplyStages(shared_, *barriers_, turn, tile.end_step - tile.first_step, sum);
+    GroupStage<kRows>().MultiplyStages(a_, shared_, *barriers_, turn, tile.end_step - tile.first_step, sum);
     const Store store(a_, tile, row, 0);
     WaitForPredecessor();  // it may read what y is to overwrite
     if (a_.splits > 1) {
       mailbox_->AwaitOthers();
-      store.StoreHalf(sum, shared_ + kStages * kStageBytes, *mailbox_);
+      store.StoreHalf(sum, shared_ + a_.stages * a_.stage_bytes, *mailbox_);
     } else {
       store.StoreWarp(sum);
     }
