@@ -198,8 +198,9 @@ class TileStore {
     // Straight on where that is little code, which comes from memory. Beside too many sums there are no registers for more than one way.
     constexpr bool kTwoWays = kRows * (BF_GROUPED ? kN8 : kCount) <= 16, kUnrolled = kTwoWays && kActivation == ActivationKind::kNone;
     const int first = token_ + kFirst * 8, column = kGated ? packed_row_ / 2 : packed_row_;
-    const bool whole = kTwoWays && a_.out == (kHalf ? OutType::kF16 : OutType::kBF16) && a_.y_aligned &&
-                       column + (kRows - 1) * kColumnStep + kBlockColumns <= a_.N;
+    // A vote: were the compiler not told that all threads go one way, it would take the rest of the kernel for divergent.
+    const bool whole = kTwoWays && __all_sync(~0u, a_.out == (kHalf ? OutType::kF16 : OutType::kBF16) && a_.y_aligned &&
+                                                       column + (kRows - 1) * kColumnStep + kBlockColumns <= a_.N);
     uint16_t* y = static_cast<uint16_t*>(a_.y) + (tile_.first_row + first + q_) * a_.y_stride + column + (Odd() && !kGated ? 6 : 0) + pair_;
     const auto store_whole = [&](const float(&v)[4], int m, int n) {
       StoreWhole(v, factors, m, first + n * 8 + q_ < tile_.rows, y + m * kColumnStep);
