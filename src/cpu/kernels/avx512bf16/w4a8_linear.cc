@@ -93,7 +93,7 @@ struct TileArgs {
   float* sums;                  ///< [T, 32], added to
   // Among several tiles:
   const uint8_t* ahead;        ///< activations of the tile that comes next, fetched into L1 meanwhile
-  const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched into L2 a little each block
+  const uint8_t* codes_ahead;  ///< this tile's share of the next slabs, fetched a little each block and past L2, where the activations are
   size_t codes_ahead_step;     ///< bytes, at most kLinesAhead lines
 };
 
@@ -178,7 +178,7 @@ void Tile(const TileArgs& a) {
         });
         ahead += kAheadBytes;
         Unrolled<kLinesAhead>([&]<int i>() __attribute__((always_inline)) {
-          _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_T1);
+          _mm_prefetch(reinterpret_cast<const char*>(codes_ahead + i * kLine), _MM_HINT_NTA);
         });
         codes_ahead += a.codes_ahead_step;
       }
