@@ -19,6 +19,7 @@ namespace billfish::cuda {
 namespace {
 
 constexpr int64_t kSmallShared = 128 << 10, kLargeShared = 200 << 10, kHalfShared = 80 << 10;
+constexpr int kLeastWgmmaRows = 5;  // with fewer, the other kernel is as fast or faster
 constexpr int kMostSplitsLog2 = 3;  // the largest cluster that every device takes is 8
 
 bool HasClusters(Arch arch) { return arch.major >= 9; }
@@ -98,7 +99,7 @@ double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t 
   const bool few = v.tokens == 8, narrow = v.row_blocks == 1;
   const int64_t teams = v.warps / Team(v), steps = DivideUp(blocks * slice, teams) * teams;
   const Costs costs =
-      v.wgmma         ? Costs{2.35, v.stages == 3 ? 0.0311 : 0.032, 0.017, 0.0, 0.0}
+      v.wgmma         ? Costs{0.95, v.stages == 3 ? 0.0311 : 0.032, 0.017, 1.4, 0.0}
       : !few          ? (narrow ? Costs{0.9, splits_log2 == 3 ? 0.032 : 0.0264, 0.052, 0.18, 0.14} : Costs{2.1, 0.0236, 0.04, 0.13, 0.19})
       : !narrow       ? Costs{3.3, 0.0267, 0.03, 0.15, 0.015}
       : v.blocks == 1 ? Costs{3.4, 0.03, 0.022, 0.4, 0.03}
@@ -130,13 +131,14 @@ std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, 
     small.row_blocks = 1;
     if (tokens == 8 && SharedOfBlock(arch, 2) > kHalfShared) small.blocks = 2;
     variants.push_back(large);
-    if (!wide) variants.push_back(small);
+    if (!wide && !(tokens == 16 && HasWgmma(arch))) variants.push_back(small);
     variants.push_back(streamed);
-    if (tokens == 16 && HasWgmma(arch)) {
-      // Steps of 8 KB of a panel, or of half of that where rows of x leave less room for rings.
-      const int units = std::clamp(8192 / layout.code_bytes(), 1, kMostStepUnits);
-      variants.push_back({.tokens = tokens, .step_units = units, .row_blocks = 4, .stages = 3, .wgmma = true});
-      if (units > 1) variants.push_back({.tokens = tokens, .step_units = units / 2, .row_blocks = 4, .stages = 4, .wgmma = true});
+    if (!HasWgmma(arch)) continue;
+    // Steps of 8 KB of a panel, or of half of that where rows of x leave less room for rings.
+    const int units = std::clamp(8192 / layout.code_bytes(), 1, kMostStepUnits);
+    variants.push_back({.tokens = tokens, .step_units = units, .row_blocks = 4, .stages = 3, .wgmma = true});
+    if (tokens == 16 && units > 1) {
+      variants.push_back({.tokens = tokens, .step_units = units / 2, .row_blocks = 4, .stages = 4, .wgmma = true});
     }
   }
   return variants;
@@ -202,7 +204,7 @@ LinearDecodePlan LinearDecode::PlanFor(int64_t M, bool x_aligned) const {
   const int tokens = M <= 8 ? 8 : 16;
   for (size_t i = 0; i < loaded_.size(); ++i) {
     const LinearDecodeVariant& v = loaded_[i].variant;
-    if (v.tokens != tokens || (v.wgmma && !x_aligned)) continue;
+    if (v.tokens != tokens || (v.wgmma && (!x_aligned || M < kLeastWgmmaRows))) continue;
     for (int s = 0; s <= kMostSplitsLog2; ++s) {
       if (loaded_[i].clusters[static_cast<size_t>(s)] == 0) continue;
       for (int per_sm = 1; per_sm <= v.blocks; ++per_sm) {

@@ -16,10 +16,13 @@ class RingStep {
   static constexpr int kScales = kStepUnits * kCodeBytes, kZeros = kScales + kStepUnits * kScaleBytes;
   static constexpr int kBytes = kZeros + kStepUnits * kZeroBytes;
 
-  __device__ __forceinline__ RingStep(uint32_t step, int lane)
-      : codes_(step + lane * 16),
-        rows_(step + kScales + lane / 4 * RowScales::kScaleBytes),
-        zeros_(step + kZeros + lane / 4 * RowScales::kZeroBytes) {}
+  /// `codes`: where the lane's first codes are. `rows`, `zeros`: what ScalesFrom and ZerosFrom say.
+  __device__ __forceinline__ RingStep(uint32_t codes, uint32_t rows, uint32_t zeros)
+      : codes_(codes), rows_(codes + rows), zeros_(codes + zeros) {}
+
+  /// From a lane's first codes to the scales and the zero points of its first rows.
+  static __device__ __forceinline__ uint32_t ScalesFrom(int lane) { return kScales + lane / 4 * RowScales::kScaleBytes - lane * 16; }
+  static __device__ __forceinline__ uint32_t ZerosFrom(int lane) { return kZeros + lane / 4 * RowScales::kZeroBytes - lane * 16; }
 
   /// The words of a lane in block `block` of unit u.
   __device__ __forceinline__ void LoadWords(int u, int block, int rb, uint32_t (&words)[kBlockWords]) const {
@@ -50,16 +53,22 @@ class RingSteps {
 
   /// `ring`: kSharedBytes of this warp.
   __device__ __forceinline__ RingSteps(const StepWalk<kRowBlocks, kTeam>& walk, const uint8_t* ring, int lane)
-      : walk_(walk), ring_(SharedAddress(ring)), lane_(lane), policy_(EvictFirst()) {
-    asm volatile("" : "+r"(ring_));  // to be kept, not computed again for each step
+      : walk_(walk),
+        ring_(SharedAddress(ring) + lane * 16),
+        lane_(lane),
+        scales_from_(Step::ScalesFrom(lane)),
+        zeros_from_(Step::ZerosFrom(lane)),
+        policy_(EvictFirst()) {
+    asm volatile("" : "+r"(ring_), "+r"(scales_from_), "+r"(zeros_from_));  // to be kept, not computed again for each step
     read_ = ring_ + (kStages - 1) * Step::kBytes;
     Settle();
   }
 
-  /// As many steps as there is room for: the kernel before may still run.
+  /// As many steps as there is room for, kStages - 1: the kernel before may still run. Or some of them, kFirst .. kEnd - 1.
+  template <int kFirst = 0, int kEnd = kStages - 1>
   __device__ __forceinline__ void Begin() {
 #pragma unroll
-    for (int s = 0; s < kStages - 1; ++s) CopyNext(ring_ + s * Step::kBytes);
+    for (int s = kFirst; s < kEnd; ++s) CopyNext(ring_ + s * Step::kBytes);
   }
 
   /// The next step, until the next call.
@@ -68,7 +77,7 @@ class RingSteps {
     __syncwarp();
     CopyNext(read_);
     read_ = read_ == ring_ + (kStages - 1) * Step::kBytes ? ring_ : read_ + Step::kBytes;
-    return Step(read_, lane_);
+    return Step(read_, scales_from_, zeros_from_);
   }
 
  private:
@@ -78,23 +87,20 @@ class RingSteps {
   // Begins to copy the next step, if there is one. A group of copies is committed in any case: WaitCopies counts them.
   __device__ __forceinline__ void CopyNext(uint32_t place) {
     if (!walk_.Done()) {
-      const uint32_t to = place + lane_ * 16;
 #pragma unroll
       for (int u = 0; u < kStepUnits; ++u) {
 #pragma unroll
         for (int slab = 0; slab < kSlabs; ++slab) {
 #pragma unroll
           for (int rb = 0; rb < kRowBlocks; ++rb) {
-            CopyAsync16(to + ((u * kSlabs + slab) * kRowBlocks + rb) * 512,
+            CopyAsync16(place + ((u * kSlabs + slab) * kRowBlocks + rb) * 512,
                         codes_ + u * kLayout.unit_bytes() + slab * kSlabBytes + rb * 512, policy_);
           }
         }
       }
-      if (lane_ < kScaleChunks) CopyAsync16(to + Step::kScales, scales_, policy_);
-      if (lane_ < kZeroChunks) CopyAsync16(to + Step::kZeros, zeros_, policy_);
+      if (lane_ < kScaleChunks) CopyAsync16(place + Step::kScales, codes_ + scales_, policy_);
+      if (lane_ < kZeroChunks) CopyAsync16(place + Step::kZeros, codes_ + zeros_, policy_);
       codes_ += kStepBytes;
-      if constexpr (kScaleChunks > 0) scales_ += kStepBytes;
-      if constexpr (kZeroChunks > 0) zeros_ += kStepBytes;
       if (!walk_.Advance()) {
         walk_.NextBlock();
         Settle();
@@ -106,26 +112,28 @@ class RingSteps {
   // Where this lane's chunks of the walk's step lie.
   __device__ __forceinline__ void Settle() {
     const int block = walk_.FirstBlock();
-    const uint8_t* codes = walk_.Unit();
-    codes_ = codes + block * 512 + lane_ * 16;
-    const uint8_t *scales = codes + kLayout.code_bytes(), *zeros = scales + kLayout.scale_bytes();
-    if constexpr (kScaleChunks > 0) scales_ = ChunkOf<Step::kScaleBytes>(scales + block * 8 * RowScales::kScaleBytes);
-    if constexpr (kZeroChunks > 0) zeros_ = ChunkOf<Step::kZeroBytes>(zeros + block * 8 * RowScales::kZeroBytes);
+    const int codes = block * 512 + lane_ * 16;
+    codes_ = walk_.Unit() + codes;
+    constexpr int kScalesAt = kLayout.code_bytes(), kZerosAt = kScalesAt + kLayout.scale_bytes();
+    if constexpr (kScaleChunks > 0) scales_ = ChunkOf<Step::kScaleBytes>(kScalesAt + block * 8 * RowScales::kScaleBytes) - codes;
+    if constexpr (kZeroChunks > 0) zeros_ = ChunkOf<Step::kZeroBytes>(kZerosAt + block * 8 * RowScales::kZeroBytes) - codes;
   }
 
-  // Of kBytes in each unit of the step, the lane's 16.
+  // Of kBytes in each unit of the step, from `first` on, the lane's 16.
   template <int kBytes>
-  __device__ __forceinline__ const uint8_t* ChunkOf(const uint8_t* first) const {
+  __device__ __forceinline__ int ChunkOf(int first) const {
     constexpr int kChunks = kBytes / 16;
     return first + lane_ / kChunks * kLayout.unit_bytes() + lane_ % kChunks * 16;
   }
 
   StepWalk<kRowBlocks, kTeam> walk_;
-  uint32_t ring_;
+  uint32_t ring_;  ///< with the place of the lane's codes, like read_
   int lane_;
+  uint32_t scales_from_, zeros_from_;
   uint64_t policy_;
   uint32_t read_;  ///< the place that was read last, and is free again
-  const uint8_t *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr;
+  const uint8_t* codes_ = nullptr;
+  uint32_t scales_ = 0, zeros_ = 0;  ///< how far behind codes_
 };
 
 }  // namespace billfish::cuda

@@ -1,6 +1,7 @@
 // Linear for few rows of activations: y = x . W^T at the speed at which W can be read.
 //
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
+//   BF_STEP_UNITS   units of a step
 //   BF_TOKENS       rows of x at most: 8 or 16
 //   BF_ROW_BLOCKS   16-row blocks of a block of rows: 1, 2 or 4 (a panel)
 //   BF_WARPS        warps of a CTA            BF_BLOCKS   CTAs an SM

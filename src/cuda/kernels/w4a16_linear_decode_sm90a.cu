@@ -4,6 +4,7 @@
 // 16 rows, and wgmma multiplies all 64 by x in shared memory, which no warp loads. For rows of x that the copy engine takes.
 //
 //   BF_CODES BF_SCALE BF_GROUP BF_ZEROS BF_WIDE   the weight's TileLayout          BF_ACT   0 = bf16, 1 = fp16 activations
+//   BF_STEP_UNITS   units of a step
 //   BF_TOKENS       rows of x at most: 8 or 16
 //   BF_WARPS        warps of a CTA, whole teams    BF_STAGES   steps in the ring of a warp
 #include "cuda/kernels/block_sums.cuh"
@@ -77,11 +78,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   const Blocks blocks(args, static_cast<int>(blockIdx.x) >> args.splits_log2);
   const Stretch<kTeams> stretch(blocks.count, slice.count, team);
 
-  // Weights first: no kernel writes them.
+  // Weights first: no kernel writes them. But a single step, since more would keep x waiting, unless there are many and they are decoded as
+  // fast as they come.
   int block = Quotient(stretch.begin, slice.count), step = stretch.begin - block * slice.count;
   WarpSteps steps(StepWalk<1, kTeam>(args, slice, blocks.first + block, step, stretch.end - stretch.begin),
                   shared + threadIdx.x / 32 * WarpSteps::kSharedBytes, lane);
-  steps.Begin();
+  const bool all_at_once = kScaleOnAccumulator && stretch.end - stretch.begin > 2 * kStages;
+  steps.Begin<0, 1>();
+  if (all_at_once) steps.Begin<1>();
   AllowDependents();
   Sums sums(args, sums_shared, rank, blocks);
   Rows rows(slice, rows_shared, shared + kRingBytes);
@@ -90,6 +94,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   sums.WaitBegun();
   WaitForPredecessor();
   rows.Copy(x_map, warp);
+  if (!all_at_once) steps.Begin<1>();
 
 #pragma unroll 1
   for (int left = stretch.end - stretch.begin; left > 0; ++block, step = 0) {
