@@ -5,7 +5,7 @@
 
 namespace billfish::cuda {
 
-/// Of K columns `chunks` times 8, zeros beyond K. Arrives at the barrier once; it completes when they are there.
+/// Of K columns `chunks` times 8, zeros beyond K. Every lane arrives at the barrier; it completes when they are there.
 __device__ __forceinline__ void CopyTokenRow(const void* row, int K, bool aligned, uint32_t to, int chunks, int lane,
                                              const uint64_t* here) {
   const auto* from = static_cast<const uint16_t*>(row);
@@ -20,8 +20,9 @@ __device__ __forceinline__ void CopyTokenRow(const void* row, int K, bool aligne
     if (lane == 0) {
       ArriveExpecting(SharedAddress(here), static_cast<uint32_t>(valid) * 16);
       CopyBulk(to, from, static_cast<uint32_t>(valid) * 16, SharedAddress(here));
+    } else {
+      Arrive(SharedAddress(here));
     }
-    __syncwarp();
     return;
   }
 #endif
@@ -36,8 +37,7 @@ __device__ __forceinline__ void CopyTokenRow(const void* row, int K, bool aligne
   }
   CommitCopies();
   WaitCopies<0>();
-  __syncwarp();
-  if (lane == 0) Arrive(SharedAddress(here));
+  Arrive(SharedAddress(here));
 }
 
 }  // namespace billfish::cuda

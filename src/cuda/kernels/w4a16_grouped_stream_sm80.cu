@@ -211,10 +211,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_grouped_stream(c
         item_rows.Load(args, line.tiles[ended.tile].expert, ended.item * kRowBlocks, lane);
         const Share<kWarps> other(round, lane);
         const bool adds = lane < warp && other.count > 0 && other.first + other.count > begin;
-        if (adds) Await(&shared.posted[lane], turn);
-        __syncwarp();
         for (uint32_t rest = __ballot_sync(kAll, adds); rest != 0; rest &= rest - 1) {
           const int w = __ffs(static_cast<int>(rest)) - 1;
+          Await(&shared.posted[w], turn);
 #pragma unroll
           for (int i = 0; i < kRowBlocks * kTiles; ++i) AddTo(acc[i / kTiles][i % kTiles], shared.slots[w][i][lane]);
         }

@@ -320,8 +320,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_token_moe(const 
     InitBarrier(&shared.posted[threadIdx.x], 32 * kWarps);
     InitBarrier(&shared.taken[threadIdx.x], 32);
   }
-  if (warp == kFetcher) InitBarrier(&shared.h_here[lane], 1);
-  if (threadIdx.x == 32 * kCollector) InitBarrier(&shared.x_here, 1);
+  if (warp == kFetcher) InitBarrier(&shared.h_here[lane], 32);
+  if (threadIdx.x == 32 * kCollector) InitBarrier(&shared.x_here, 32);
   __syncthreads();
   TokenRuns runs(args, args.top_k, blockIdx.x);
   WaitForPredecessor();
