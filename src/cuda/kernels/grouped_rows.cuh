@@ -23,7 +23,7 @@ class TileRowsOfX {
 
   /// Before a barrier of the whole CTA: what does not depend on x.
   __device__ __forceinline__ void Begin() const {
-    if (bulk_ && threadIdx.x == 0) InitBarrier(arrived_, 1);
+    if (bulk_ && threadIdx.x == 0) InitBarrier(arrived_, 32);
   }
 
   /// Once x is there and the rows of the round before are no longer read, by all threads.
@@ -91,8 +91,12 @@ class TileRowsOfX {
       const int row = i / (chunks - valid), chunk = valid + i % (chunks - valid);
       *reinterpret_cast<uint4*>(rows_ + row * args_.x_row_bytes + chunk * 16) = uint4{0, 0, 0, 0};
     }
-    __syncwarp();
-    if (lane == 0) ArriveExpecting(barrier, bytes * static_cast<uint32_t>(rows));
+    // Each lane for the zeros that it wrote, the first for the copies, too, before any is asked for.
+    if (lane == 0) {
+      ArriveExpecting(barrier, bytes * static_cast<uint32_t>(rows));
+    } else {
+      Arrive(barrier);
+    }
     __syncwarp();
     if (valid == 0) return;
     uint32_t to = base_;
