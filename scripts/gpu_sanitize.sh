@@ -2,7 +2,7 @@
 # Runs every kernel of src/cuda/kernels on small shapes under NVIDIA's compute-sanitizer, on a machine with a GPU and the CUDA toolkit:
 #   scripts/gpu_sanitize.sh [BUILD [TOOL...]]
 # BUILD is a built tree (default: build), TOOL one of memcheck, racecheck, initcheck, synccheck (default: memcheck racecheck).
-# racecheck reports the partial sums of the dense decode kernel, which barriers in shared memory order (bench/results/h200/README.md).
+# What racecheck still reports, and why it is no race as far as is known: bench/results/h200/README.md.
 # Fails at the first report. BILLFISH_SANITIZE_ONLY limits it to the kernel files that this extended regular expression finds.
 set -eu
 cd "$(dirname "$0")/.."
