@@ -70,7 +70,7 @@ class TileStore {
 
   /// Bytes that this block of the cluster gets from the others.
   __device__ __forceinline__ static int MailBytes(const LinearTileArgs& args, const Tile& tile) {
-    const int pairs = (min(tile.rows, kTokens) + 15) / 16;  // of n8 tiles
+    const int pairs = min((tile.rows + 15) / 16, kN8 / 2);  // of n8 tiles of a warp, as StoreSplit sends them
     return (pairs - Rank() + args.splits - 1) / args.splits * (args.splits - 1) * PairFloats(args) * 4;
   }
 
