@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/weight_defines.h"
 
@@ -37,8 +38,6 @@ DecodeVariant Fit(const TileLayout& layout, Arch arch, DecodeVariant variant) {
 }
 
 constexpr int kPhaseItems = 32;  // whose sums may wait for the next phase of K, at most
-
-int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sums of an item.
 int ItemBytes(const StreamVariant& v) { return v.row_blocks * (v.rows / 8) * 512; }
@@ -223,7 +222,7 @@ GroupedDecodeArgs GroupedDecode::Arguments(const DecodeWork& work, const void* x
   args.out_stride = out_stride;
   args.expert_bytes = static_cast<int64_t>(form.expert_bytes());
   const int64_t columns = gated_ ? form.N / 2 : form.N;
-  args.N = static_cast<int32_t>(activated_ ? std::min((columns + 7) / 8 * 8, out_stride) : columns);
+  args.N = static_cast<int32_t>(activated_ ? std::min(RoundUp(columns, 8), out_stride) : columns);
   args.K = static_cast<int32_t>(form.K);
   args.panels = static_cast<int32_t>(form.panels);
   args.units = static_cast<int32_t>(form.units);

@@ -97,6 +97,8 @@ bool MoePipeline::Direct(int64_t T, int64_t top_k) const {
 
 int64_t MoePipeline::Arrivals() const { return TilePanels(H_) * 4; }
 
+int64_t MoePipeline::HStride() const { return RoundUp(I_, 8); }
+
 bool MoePipeline::OneLaunch(int64_t T, int64_t top_k) const { return T == 1 && token_ && token_->Takes(top_k); }
 
 DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
@@ -121,7 +123,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base)
     parts.work = reinterpret_cast<TileWork*>(take(MostTiles(slots, E_, 1) * static_cast<int64_t>(sizeof(TileWork))));
   }
   if (OneLaunch(T, top_k)) parts.sums = reinterpret_cast<float*>(take(TokenMoe::SumsBytes(token_->Shares())));
-  parts.h = take(slots * ((I_ + 7) / 8 * 8) * 2);
+  parts.h = take(slots * HStride() * 2);
   parts.out = take(slots * H_ * DTypeBits(OutType(slots)) / 8);
   parts.bytes = used;
   return parts;
@@ -167,7 +169,7 @@ Status MoePipeline::OneToken(const MoeCall& call, const Parts& parts, TokenProgr
   token.y = call.y;
   token.h = parts.h;
   token.sums = parts.sums;
-  token.h_stride = RoundUp(I_, 8);
+  token.h_stride = HStride();
   token.top_k = call.top_k;
   token.first_expert = first_expert_;
   token.shares = token_->Shares();
@@ -188,7 +190,7 @@ Status MoePipeline::Run(const HeldNormedCall& call, std::span<std::byte> workspa
 
 // Two launches: both kernels sort for themselves and down combines.
 Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream stream) const {
-  const int64_t h_stride = (I_ + 7) / 8 * 8;
+  const int64_t h_stride = HStride();
   DecodeWork work;
   work.slots = call.T * call.top_k;
   work.top_k = call.top_k;
@@ -224,7 +226,7 @@ Status MoePipeline::Sort(const MoeCall& call, const Parts& parts, int tile_rows,
 }
 
 Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream stream) const {
-  const int64_t slots = call.T * call.top_k, h_stride = (I_ + 7) / 8 * 8;
+  const int64_t slots = call.T * call.top_k, h_stride = HStride();
   if (!Decodes(slots)) {
     GroupedTileCall tile;
     tile.tile_rows = tile_gate_up_->TileRows(slots);

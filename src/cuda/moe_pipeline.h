@@ -78,6 +78,7 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
   bool Direct(int64_t T, int64_t top_k) const;
   int64_t Arrivals() const;  ///< counters of down: one for each 16 columns
+  int64_t HStride() const;   ///< elements from row to row of h: 16 bytes divide it
   DType OutType(int64_t slots) const;
 
   const GpuDevice* device_ = nullptr;

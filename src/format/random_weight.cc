@@ -9,6 +9,7 @@
 #include "billfish/weight.h"
 #include "core/float_formats.h"
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "format/scheme_rules.h"
 
@@ -28,7 +29,7 @@ std::shared_ptr<std::byte[]> RandomBytes(int64_t count, uint64_t seed, uint64_t 
   // Uninitialised: a pass of zeros would cost as much as the numbers.
   std::shared_ptr<std::byte[]> data(new std::byte[static_cast<size_t>(count)]);
   constexpr int64_t kGrain = 4096;
-  ParallelFor(threads, (count + 7) / 8, kGrain, [&](int64_t begin, int64_t end) {
+  ParallelFor(threads, DivideUp(count, 8), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const uint64_t word = (RandomWord(seed, static_cast<uint64_t>(i)) & keep) | set;
       std::memcpy(data.get() + i * 8, &word, static_cast<size_t>(std::min<int64_t>(8, count - i * 8)));

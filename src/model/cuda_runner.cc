@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/median.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
 #include "moe/gpu_access.h"
@@ -298,7 +299,7 @@ Status CudaRunner::UploadVectors() {
   std::vector<std::pair<const float**, size_t>> places;
   const auto add = [&](const std::vector<float>& vector, const float*& pointer) {
     if (vector.empty()) return;
-    host.resize((host.size() + 63) / 64 * 64);
+    host.resize(RoundUp(host.size(), 64));
     places.emplace_back(&pointer, host.size());
     host.insert(host.end(), vector.begin(), vector.end());
   };

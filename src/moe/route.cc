@@ -7,6 +7,7 @@
 
 #include "billfish/moe.h"
 #include "core/parallel.h"
+#include "core/rounding.h"
 #include "core/status_macros.h"
 
 namespace billfish {
@@ -116,7 +117,7 @@ class TokenRouter {
   float* worth_;
 };
 
-size_t ScratchFloats(const RouterRule& rule) { return static_cast<size_t>(rule.E + rule.n_group + 15) / 16 * 16; }
+size_t ScratchFloats(const RouterRule& rule) { return RoundUp(static_cast<size_t>(rule.E + rule.n_group), 16); }
 
 Status CheckViews(const ConstTensorView& logits, const RouterRule& rule, const Routing& out) {
   if (logits.rank() != 2 || logits.dim(1) != rule.E || logits.dtype() != DType::kF32 || (rule.E > 1 && logits.stride(1) != 1)) {
