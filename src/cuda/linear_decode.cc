@@ -112,10 +112,15 @@ double CallTime(const TileLayout& layout, const LinearDecodeVariant& v, int64_t 
   return costs.start + costs.weight * weight + costs.x * x + costs.split * splits_log2 + costs.meeting * meetings;
 }
 
+// Units of which a warp copies the scales of so many blocks of rows in one go, 16 bytes a lane.
+int MostUnits(const TileLayout& layout, int row_blocks) {
+  return layout.scale_bytes() == 0 ? kMostStepUnits : std::min(32 * 16 / (layout.scale_bytes() / 4 * row_blocks), kMostStepUnits);
+}
+
 }  // namespace
 
 std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, Arch arch) {
-  const int step_units = layout.code_bits() == 4 && layout.unit_k() == 64 ? 2 : 1;
+  const int step_units = layout.code_bits() == 4 && layout.unit_k() == 64 ? std::min(MostUnits(layout, 2), 2) : 1;
   // Bytes of a lane in a step of one row block: 32, or 64 where codes are wide.
   const bool wide = step_units * layout.code_bytes() / kTileThreads > 32;
   const int warps = SharedOfBlock(arch, 1) > kSmallShared ? 16 : 8;
@@ -135,7 +140,7 @@ std::vector<LinearDecodeVariant> LinearDecodeVariants(const TileLayout& layout, 
     variants.push_back(streamed);
     if (!HasWgmma(arch)) continue;
     // Steps of 8 KB of a panel, or of half of that where rows of x leave less room for rings.
-    const int units = std::clamp(8192 / layout.code_bytes(), 1, kMostStepUnits);
+    const int units = std::clamp(8192 / layout.code_bytes(), 1, MostUnits(layout, 1));
     variants.push_back({.tokens = tokens, .step_units = units, .row_blocks = 4, .stages = 3, .wgmma = true});
     if (tokens == 16 && units > 1) {
       variants.push_back({.tokens = tokens, .step_units = units / 2, .row_blocks = 4, .stages = 4, .wgmma = true});

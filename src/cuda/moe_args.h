@@ -78,9 +78,11 @@ inline constexpr int kMostStreamTiles = 64;
 inline constexpr int kBlockSortSlots = 1024;
 BILLFISH_HD constexpr int BlockSortBytes(int E, int warps) { return (warps * E + 1) / 2 * 4 + (E + 1) * 4; }
 
-/// Units of its steps, which a warp takes at a time: 4-bit units of 64 columns go in pairs, but for whole panels.
+/// Units of its steps, which a warp takes at a time: 4-bit units of 64 columns go in pairs, but for whole panels and where a warp could not
+/// copy the scales of both in one go, 16 bytes a lane.
 BILLFISH_HD constexpr int GroupedStepUnits(const TileLayout& layout, int row_blocks) {
-  return layout.code_bits() == 4 && layout.unit_k() == 64 && row_blocks <= 2 ? 2 : 1;
+  const bool one_go = 2 * row_blocks * layout.scale_bytes() / 4 <= 32 * 16;
+  return layout.code_bits() == 4 && layout.unit_k() == 64 && row_blocks <= 2 && one_go ? 2 : 1;
 }
 
 /// Grouped linear for few rows an expert: out[r] = act(W[e] x[source[r]] + bias[e]) for the sorted rows r of each expert e.

@@ -15,9 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "cuda/grouped_decode.h"
 #include "cuda/jit.h"
 #include "cuda/kernel_list.h"
+#include "cuda/linear_decode.h"
+#include "cuda/linear_tile.h"
 #include "cuda/nvrtc.h"
+#include "cuda/token_moe.h"
 
 namespace billfish::cuda {
 namespace {
@@ -129,6 +133,28 @@ TEST_P(KernelsFor, EveryConfigurationCompiles) {
 
 INSTANTIATE_TEST_SUITE_P(Target, KernelsFor, testing::ValuesIn(AllArchs().begin(), AllArchs().end()),
                          [](const testing::TestParamInfo<Arch>& arch) { return arch.param.Target(); });
+
+// The largest scales and zero points that 4-bit codes can have; AllKernelSpecs has the layouts that models ship with.
+TEST(Kernels, CompileForFp32ScalesOfEach16Columns) {
+  REQUIRE_NVRTC();
+  constexpr Arch kArch{9, 0};
+  constexpr TileLayout kLayout{TileCodes::kInt4, TileScale::kF32, 16, true, false};
+  std::vector<KernelSpec> specs;
+  for (const auto& variant : LinearDecodeVariants(kLayout, kArch)) specs.push_back(LinearDecodeSpec(kLayout, variant, false, kArch));
+  for (const auto& variant : StreamVariants(kLayout, kArch)) {
+    specs.push_back(StreamSpec(kLayout, kArch, variant, false, ActivationKind::kSwiglu));
+  }
+  specs.push_back(DecodeSpec(kLayout, DecodeVariants(kLayout, kArch).front(), false, ActivationKind::kSwiglu));
+  specs.push_back(TokenMoeSpec(kLayout, kArch, TokenVariantOf(kLayout, kArch), false, ActivationKind::kSwiglu));
+  for (const bool grouped : {false, true}) {
+    const TileVariant variant = TileVariants(kLayout, kArch, grouped, TileCores::kBest).front();
+    specs.push_back(TileSpec(kLayout, variant, false, grouped, ActivationKind::kNone, kArch));
+  }
+  for (const KernelSpec& spec : specs) {
+    const auto kernel = CompileKernel(spec, kArch);
+    EXPECT_TRUE(kernel.ok()) << Describe({spec, kArch}) << ": " << kernel.error().message();
+  }
+}
 
 TEST(Kernels, EveryDeviceSourceHasAConfiguration) {
   std::set<std::string> used;

@@ -86,7 +86,7 @@ inline std::vector<QuantScheme> EveryFormat() {
           schemes::Int4(128, true),
           schemes::Int4(128, false),
           schemes::Int4(128, true, DType::kF16),
-          schemes::Int4(64, false, DType::kF32),
+          schemes::Int4(16, false, DType::kF32),
           schemes::Int4(0, true),
           schemes::Int4(0, false),
           schemes::kNvfp4,
