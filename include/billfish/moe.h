@@ -121,10 +121,10 @@ class MoeLayer {
   /// From what an earlier Create kept in options.panels; see Linear::Map.
   static Result<MoeLayer> Map(const MoeOptions& options);
 
-  /// x [T,H] of activation_dtype, y [T,H] f32 or bf16 (on a GPU f32 or activation_dtype); y is overwritten. On a GPU every operand and
-  /// the workspace are its memory, the call is ordered on ctx.stream, and ids outside 0..E-1 add nothing. Deterministic: slots are summed
-  /// in slot order in fp32. An expert that no token chose is never read; a slot with id -1 adds nothing. Other ids outside 0..E-1:
-  /// kInvalidArgument.
+  /// x [T,H] of activation_dtype, y [T,H] f32 or bf16 (on a GPU f32 or activation_dtype); y is overwritten and overlaps no other operand.
+  /// On a GPU every operand and the workspace are its memory, the call is ordered on ctx.stream, and ids outside 0..E-1 add nothing.
+  /// Deterministic: slots are summed in slot order in fp32. An expert that no token chose is never read; a slot with id -1 adds nothing.
+  /// Other ids outside 0..E-1: kInvalidArgument.
   Status Forward(ConstTensorView x, const Routing& routing, TensorView y, ExecContext& ctx) const;
 
   size_t WorkspaceBytes(int64_t T, int64_t top_k) const;

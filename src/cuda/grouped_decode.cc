@@ -8,6 +8,7 @@
 
 #include "core/rounding.h"
 #include "core/status_macros.h"
+#include "cuda/shipped_layouts.h"
 #include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
@@ -313,16 +314,13 @@ Status GroupedDecode::RunDown(const DecodeWork& work, const void* h, int64_t h_s
   args.addend = combine.addend;
   args.y = combine.y;
   args.y_stride = combine.y_stride;
-  args.y_type = combine.y_dtype == DType::kF32 ? 0 : combine.y_dtype == DType::kBF16 ? 1 : 2;
+  args.y_type = combine.y_type;
   return LaunchFew(args, work, stream);
 }
 
 void AppendGroupedDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  // The layouts that models ship with, for the sizes of decoding; everything else is compiled when a model first needs it.
-  constexpr TileLayout kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false};
-  constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
-  constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
-  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
+  // The sizes of decoding.
+  for (const TileLayout& layout : kShippedLayouts) {
     for (const StreamVariant& variant : StreamVariants(layout, arch)) {
       const bool common = variant.rows == 8;
       if (!common && !(layout.scale == TileScale::kE8M0 && arch.major == 9)) continue;

@@ -56,7 +56,7 @@ struct DecodeCombine {
   const void* addend = nullptr;    ///< like y, or null
   void* y = nullptr;               ///< [T][y_stride]
   int64_t y_stride = 0;
-  DType y_dtype = DType::kF32;
+  OutType y_type = OutType::kF32;
 };
 
 class GroupedDecode {

@@ -7,17 +7,13 @@
 #include "core/status_macros.h"
 #include "cuda/driver.h"
 #include "cuda/launch_memory.h"
+#include "cuda/shipped_layouts.h"
 #include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
 
 constexpr int kWarps = 16;
-constexpr size_t kMostWorkspaces = 128;
-
-bool Same(const TileLayout& a, const TileLayout& b) {
-  return a.codes == b.codes && a.scale == b.scale && a.group == b.group && a.zeros == b.zeros && a.wide_scales == b.wide_scales;
-}
 
 // Dynamic shared memory of a CTA: what the system's and its static part leave.
 int Room(Arch arch) { return arch.SharedBytesOfSm() - (16 << 10); }
@@ -44,16 +40,13 @@ int64_t SharedBytes(const TileLayout& layout, const HeldMoeArgs& args) {
   return kWarps * (PieceBytes(layout, args) + args.down_units * row) + (args.gate_up.units + 1) * row;
 }
 
-// As route.cuh wants it.
-bool IsPlainSoftmax(const RouteArgs& rule) {
-  const bool softmax = rule.score == RouteScore::kTopKSoftmax || (rule.score == RouteScore::kSoftmax && rule.renormalize != 0);
-  return softmax && rule.hash_table == nullptr && rule.correction == nullptr && rule.n_group == 1;
+bool Overlap(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
+  const auto first = reinterpret_cast<intptr_t>(a), second = reinterpret_cast<intptr_t>(b);
+  return first < second + b_bytes && second < first + a_bytes;
 }
 
-int TypeNumber(DType dtype) { return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 1 : 2; }
-
 LaunchMemory& Exchanges() {
-  static auto& exchanges = *new LaunchMemory(sizeof(HeldExchange), kMostWorkspaces);
+  static auto& exchanges = *new LaunchMemory(sizeof(HeldExchange), kMostHeldWorkspaces);
   return exchanges;
 }
 
@@ -88,7 +81,7 @@ Result<std::optional<HeldMoe>> HeldMoe::Create(const GpuDevice& device, const Ti
   moe.args_.E = static_cast<int32_t>(gate_up.form.E);
   moe.args_.activation = {activation.limit, activation.alpha, activation.beta};
   const auto most_bytes = static_cast<int64_t>(std::max(gate_up.form.expert_bytes(), down.form.expert_bytes()));
-  if (!Same(moe.layout_, down.form.layout) || most_bytes > INT32_MAX || most_bytes / 16 * moe.args_.E > UINT32_MAX || !moe.Fits(2)) {
+  if (moe.layout_ != down.form.layout || most_bytes > INT32_MAX || most_bytes / 16 * moe.args_.E > UINT32_MAX || !moe.Fits(2)) {
     return std::optional<HeldMoe>();
   }
   const auto load = [&](int values) {
@@ -122,7 +115,10 @@ bool HeldMoe::Fits(int64_t top_k) const {
 
 int HeldMoe::Values() const { return args_.E <= 128 ? 4 : 8; }
 
+int64_t HeldMoe::YBytes(OutType type) const { return args_.N * int64_t{type == OutType::kF32 ? 4 : 2}; }
+
 bool HeldMoe::Takes(const HeldMoeCall& call) const {
+  if (Overlap(call.x, args_.K * int64_t{2}, call.y, YBytes(call.y_type))) return false;
   return reinterpret_cast<uintptr_t>(call.x) % 16 == 0 && args_.K % 8 == 0 && Fits(call.top_k);
 }
 
@@ -135,12 +131,15 @@ Status HeldMoe::Run(const HeldMoeCall& call, HeldExchange* exchange, CUstream st
   args.y = call.y;
   args.exchange = exchange;
   args.first_expert = static_cast<int32_t>(call.first_expert);
-  args.y_type = TypeNumber(call.y_dtype);
+  args.y_type = call.y_type;
   return Start(kernel_, args, &args, stream);
 }
 
 bool HeldMoe::Takes(const HeldNormedCall& call) const {
   if (!normed_ || call.norm.M != 1 || call.norm.H != args_.K || !IsPlainSoftmax(call.route) || call.route.E > 32 * Values()) return false;
+  for (const float* stream : {call.norm.x, call.norm.delta, static_cast<const float*>(call.norm.sum)}) {
+    if (stream != nullptr && Overlap(stream, args_.K * int64_t{4}, call.y, YBytes(call.y_type))) return false;
+  }
   const bool aligned = reinterpret_cast<uintptr_t>(call.router) % 16 == 0 && args_.K % 8 == 0;
   // A warp has an expert's row of the router at most, which lies where its pieces will.
   return aligned && call.route.E <= device_->info().sms * kWarps && Fits(call.route.top_k) &&
@@ -153,7 +152,7 @@ Status HeldMoe::Run(const HeldNormedCall& call, HeldExchange* exchange, CUstream
   args.y = call.y;
   args.exchange = exchange;
   args.first_expert = static_cast<int32_t>(call.first_expert);
-  args.y_type = TypeNumber(call.y_dtype);
+  args.y_type = call.y_type;
   args.norm = call.norm;
   args.norm.y = nullptr;
   args.router = call.router;
@@ -175,11 +174,7 @@ Status HeldMoe::Start(const LoadedKernel& kernel, const HeldMoeArgs& shape, void
 }
 
 void AppendHeldMoeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  // The layouts that models ship with; everything else is compiled when a model first needs it.
-  constexpr TileLayout kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false};
-  constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
-  constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
-  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
+  for (const TileLayout& layout : kShippedLayouts) {
     for (const int values : {0, 4}) specs.push_back(HeldMoeSpec(layout, arch, false, ActivationKind::kSwiglu, values));
   }
 }

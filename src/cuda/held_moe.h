@@ -27,7 +27,7 @@ struct HeldMoeCall {
   const void* addend = nullptr;    ///< like y, or null; may be y
   void* y = nullptr;               ///< [H]
   int64_t top_k = 0, first_expert = 0;
-  DType y_dtype = DType::kF32;
+  OutType y_type = OutType::kF32;
 };
 
 /// The same from the residual stream on: x is its norm, ids and weights come from the router's logits.
@@ -37,7 +37,7 @@ struct HeldNormedCall {
   const float* logit_bias = nullptr;  ///< [route.E] or null
   RouteArgs route;                    ///< the rule; what belongs to a call is not read
   void* y = nullptr;                  ///< [H]
-  DType y_dtype = DType::kF32;
+  OutType y_type = OutType::kF32;
   int64_t first_expert = 0;
 };
 
@@ -47,18 +47,21 @@ class HeldMoe {
   static Result<std::optional<HeldMoe>> Create(const GpuDevice& device, const TileView& gate_up, const TileView& down, DType dtype,
                                                const Activation& activation);
 
-  /// Whether the weights of so many experts fit, and x is aligned.
+  /// Whether the weights of so many experts fit, x is aligned, and y does not overlap x: a CTA that starts late still reads x after others
+  /// have stored y.
   bool Takes(const HeldMoeCall& call) const;
   /// exchange: HeldExchangeOf the call's workspace. Precondition: Takes(call).
   Status Run(const HeldMoeCall& call, HeldExchange* exchange, CUstream stream) const;
 
-  /// The same for a call from the residual stream on: bf16 activations and a softmax over the chosen logits.
+  /// The same for a call from the residual stream on: bf16 activations and a softmax over the chosen logits. y overlaps none of norm.x,
+  /// norm.delta and norm.sum.
   bool Takes(const HeldNormedCall& call) const;
   Status Run(const HeldNormedCall& call, HeldExchange* exchange, CUstream stream) const;
 
  private:
   bool Fits(int64_t top_k) const;
   int Values() const;  ///< BF_VALUES of normed_
+  int64_t YBytes(OutType type) const;
   HeldMoeArgs ArgsOf(int64_t top_k) const;
   Status Start(const LoadedKernel& kernel, const HeldMoeArgs& shape, void* args, CUstream stream) const;
 
@@ -70,9 +73,12 @@ class HeldMoe {
   HeldMoeArgs args_;  ///< without what belongs to a call
 };
 
+/// That a process can use with this kernel.
+inline constexpr size_t kMostHeldWorkspaces = 128;
+
 /// Where the CTAs of launches with this workspace meet, which keeps what they left there: the workspace itself may hold anything. Launches
-/// with one workspace are never under way together. Null if the process has used many workspaces. The memory is there once HeldMoe::Create
-/// has given a HeldMoe for the device.
+/// with one workspace are never under way together. Null if the process has used kMostHeldWorkspaces others. The memory is there once
+/// HeldMoe::Create has given a HeldMoe for the device.
 HeldExchange* HeldExchangeOf(const GpuDevice& device, const void* workspace);
 
 /// What `billfish kernels` lists.

@@ -44,10 +44,10 @@ struct HeldMoeArgs {
   HeldExchange* exchange = nullptr;
   int32_t K = 0, N = 0;
   int32_t top_k = 0, first_expert = 0, E = 0;
-  int32_t gate_up_blocks = 0;  ///< of a CTA at most
-  int32_t gate_up_units = 0;   ///< of a warp in each of them at most
-  int32_t down_units = 0;      ///< of a warp at most
-  int32_t y_type = 0;          ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
+  int32_t gate_up_blocks = 0;      ///< of a CTA at most
+  int32_t gate_up_units = 0;       ///< of a warp in each of them at most
+  int32_t down_units = 0;          ///< of a warp at most
+  OutType y_type = OutType::kF32;  ///< of y and addend
   ActivationParameters activation;
 };
 

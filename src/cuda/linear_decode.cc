@@ -12,6 +12,7 @@
 #include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver_api.h"
+#include "cuda/shipped_layouts.h"
 #include "cuda/tensor_boxes.h"
 #include "cuda/weight_defines.h"
 
@@ -275,13 +276,8 @@ Status LinearDecode::Run(const void* x, int64_t x_stride, int64_t M, const TileO
 }
 
 void AppendLinearDecodeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  // The layouts that models ship with; the others are compiled when first used.
-  constexpr std::array<TileLayout, 5> kLayouts = {{{TileCodes::kInt4, TileScale::kBF16, 128, false, false},
-                                                   {TileCodes::kE2M1, TileScale::kE8M0, 32, false, false},
-                                                   {TileCodes::kE2M1, TileScale::kE4M3, 16, false, false},
-                                                   {TileCodes::kE4M3, TileScale::kF32, 128, false, false},
-                                                   {TileCodes::kBF16, TileScale::kNone, 0, false, false}}};
-  for (const TileLayout& layout : kLayouts) {
+  constexpr TileLayout kFp8{TileCodes::kE4M3, TileScale::kF32, 128}, kPlain{TileCodes::kBF16};
+  for (const TileLayout& layout : {kInt4G128, kMxfp4, kNvfp4, kFp8, kPlain}) {
     for (const LinearDecodeVariant& v : LinearDecodeVariants(layout, arch)) specs.push_back(LinearDecodeSpec(layout, v, false, arch));
   }
   constexpr TileLayout kZeros{TileCodes::kInt4, TileScale::kF16, 128, true, false};

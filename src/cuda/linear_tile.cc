@@ -11,6 +11,7 @@
 #include "core/rounding.h"
 #include "core/status_macros.h"
 #include "cuda/driver.h"
+#include "cuda/shipped_layouts.h"
 #include "cuda/tensor_boxes.h"
 #include "cuda/weight_defines.h"
 
@@ -335,8 +336,6 @@ Status GroupedTile::Run(const GroupedTileCall& call, CUstream stream) const {
 }
 
 void AppendLinearTileSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  constexpr TileLayout kInt4G128{TileCodes::kInt4, TileScale::kBF16, 128}, kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16},
-      kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32};
   const auto append = [&](const TileLayout& layout, bool half, bool grouped, ActivationKind activation,
                           TileCores cores = TileCores::kBest) {
     for (const TileVariant& variant : TileVariants(layout, arch, grouped, cores)) {

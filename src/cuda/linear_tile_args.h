@@ -11,7 +11,7 @@ struct TileWork {
   int32_t expert, first_row, rows;
 };
 
-/// The values of BF_OUT, here chosen at run time.
+/// The type of y; also the values of BF_OUT.
 enum class OutType : int32_t { kF32 = 0, kBF16 = 1, kF16 = 2 };
 
 /// x as the driver describes it to the copies of tensors: whatever cuTensorMapEncodeTiled writes.
@@ -30,7 +30,7 @@ struct LinearTileArgs {
   int32_t M = 0, N = 0, K = 0;         ///< N: columns of y, half of the packed rows for a gated activation
   int32_t panels = 0, units = 0;
   int32_t tile_panels = 0;  ///< of a tile
-  int32_t stages = 0;       ///< sm_90a: slots of shared memory that are in use, at least two
+  int32_t stages = 0;       ///< sm_90a: slots of shared memory that are in use, at least three
   int32_t stage_bytes = 0;  ///< of each
   int32_t splits = 1;       ///< dense: parts of K = CTAs of a cluster
   int32_t band = 1;         ///< dense: token tiles that are walked through for one out tile before the next

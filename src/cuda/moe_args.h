@@ -31,6 +31,12 @@ struct RouteArgs {
   float routed_scaling = 1;
 };
 
+/// Whether the rule is a softmax over the chosen logits, of no more slots than a warp has lanes.
+BILLFISH_HD constexpr bool IsPlainSoftmax(const RouteArgs& args) {
+  const bool softmax = args.score == RouteScore::kTopKSoftmax || (args.score == RouteScore::kSoftmax && args.renormalize != 0);
+  return softmax && args.top_k <= 32 && args.hash_table == nullptr && args.correction == nullptr && args.n_group == 1;
+}
+
 /// Blocks of a cluster of the kernel norm_route at most, its warps, and the outputs of a warp's tensor-core step.
 inline constexpr int kNormRouteCluster = 8, kNormRouteWarps = 16, kNormRouteExperts = 16;
 /// Columns of the matrix that a warp of it multiplies at a time, the bytes of those of all warps, and how often they come early at most.
@@ -115,7 +121,7 @@ struct GroupedDecodeArgs {
   int32_t* arrivals =
       nullptr;  ///< [panels * 4] counters, one for 16 columns; with an activation they are cleared, without one they are counted up
   int32_t arrival_count = 0;       ///< to clear
-  int32_t y_type = 0;              ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
+  OutType y_type = OutType::kF32;  ///< of y and addend
   const float* weights = nullptr;  ///< [slots]
   const void* addend = nullptr;
   void* y = nullptr;

@@ -21,8 +21,6 @@ constexpr int64_t kDecodeMeanRows = 16;
 constexpr int64_t kFewTokens = 2, kFewBytes = int64_t{64} << 20;
 constexpr int kCombineThreads = 128;
 
-int TypeIndex(DType dtype) { return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 1 : 2; }
-
 KernelSpec CombineSpec(int in, int out) {
   KernelSpec spec;
   spec.file = "moe_combine.cu";
@@ -101,7 +99,7 @@ int64_t MoePipeline::HStride() const { return RoundUp(I_, 8); }
 
 bool MoePipeline::OneLaunch(int64_t T, int64_t top_k) const { return T == 1 && token_ && token_->Takes(top_k); }
 
-DType MoePipeline::OutType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
+DType MoePipeline::RowsType(int64_t slots) const { return Decodes(slots) || slots * H_ * 4 <= kMostF32Bytes ? DType::kF32 : DType::kBF16; }
 
 MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base) const {
   const int64_t slots = T * top_k;
@@ -124,7 +122,7 @@ MoePipeline::Parts MoePipeline::Carve(int64_t T, int64_t top_k, std::byte* base)
   }
   if (OneLaunch(T, top_k)) parts.sums = reinterpret_cast<float*>(take(TokenMoe::SumsBytes(token_->Shares())));
   parts.h = take(slots * HStride() * 2);
-  parts.out = take(slots * H_ * DTypeBits(OutType(slots)) / 8);
+  parts.out = take(slots * H_ * DTypeBits(RowsType(slots)) / 8);
   parts.bytes = used;
   return parts;
 }
@@ -147,7 +145,7 @@ Status MoePipeline::Run(const MoeCall& call, std::span<std::byte> workspace, CUs
   }
   BILLFISH_RETURN_IF_ERROR(device_->MakeCurrent());
   if (held_ && call.T == 1) {
-    const HeldMoeCall held{call.x, call.ids, call.weights, call.addend, call.y, call.top_k, first_expert_, call.y_dtype};
+    const HeldMoeCall held{call.x, call.ids, call.weights, call.addend, call.y, call.top_k, first_expert_, call.y_type};
     HeldExchange* exchange = held_->Takes(held) ? HeldExchangeOf(*device_, workspace.data()) : nullptr;
     if (exchange != nullptr) return held_->Run(held, exchange, stream);
   }
@@ -173,7 +171,7 @@ Status MoePipeline::OneToken(const MoeCall& call, const Parts& parts, TokenProgr
   token.top_k = call.top_k;
   token.first_expert = first_expert_;
   token.shares = token_->Shares();
-  token.y_dtype = call.y_dtype;
+  token.y_type = call.y_type;
   return token_->Run(token, progress, stream);
 }
 
@@ -203,7 +201,7 @@ Status MoePipeline::FewSlots(const MoeCall& call, const Parts& parts, CUstream s
   work.gather = false;
   work.x_padded = true;
   work.overlapped = true;
-  const DecodeCombine combine{parts.arrivals, call.weights, call.addend, call.y, call.y_stride, call.y_dtype};
+  const DecodeCombine combine{parts.arrivals, call.weights, call.addend, call.y, call.y_stride, call.y_type};
   return decode_down_->RunDown(work, parts.h, h_stride, parts.out, H_, combine, stream);
 }
 
@@ -240,7 +238,7 @@ Status MoePipeline::Experts(const MoeCall& call, const Parts& parts, CUstream st
     BILLFISH_RETURN_IF_ERROR(tile_gate_up_->Run(tile, stream));
     tile.x = parts.h;
     tile.x_stride = h_stride;
-    tile.y = {parts.out, H_, OutType(slots)};
+    tile.y = {parts.out, H_, RowsType(slots)};
     tile.source = nullptr;
     return tile_down_->Run(tile, stream);
   }
@@ -285,7 +283,7 @@ Status MoePipeline::Combine(const MoeCall& call, const Parts& parts, CUstream st
   shape.threads = kCombineThreads;
   shape.dependent = device_->arch().major >= 9;
   std::array<void*, 1> parameters = {&args};
-  const auto& kernel = combine_[TypeIndex(OutType(call.T * call.top_k))][TypeIndex(call.y_dtype)];
+  const auto& kernel = combine_[RowsType(call.T * call.top_k) == DType::kF32 ? 0 : 1][static_cast<size_t>(call.y_type)];
   return Launch(kernel, shape, stream, parameters);
 }
 

@@ -5,11 +5,14 @@
 //   down      out[r] = W_down[e] h[r] + b_down                     fp32; bf16 where fp32 would take more than kMostF32Bytes
 //   combine   y[t] = (addend[t]) + sum_j weights[t][j] out[row of slot t, j]
 //
-// Few slots need no sort: the decode kernels sort for themselves. One token, or two of small experts, takes two launches: down combines.
 // One token takes a single launch where the weights that it needs fit in the shared memory of the device (HeldMoe), or x and h do
-// (TokenMoe). Few rows an expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it
-// may be captured in a graph. Results depend on the shapes and the routing alone. May be used by several threads and streams at once, each
-// call with its own workspace.
+// (TokenMoe). Else one token, or two of small experts, takes two: the decode kernels sort for themselves and down combines. Few rows an
+// expert go to GroupedDecode, many to GroupedTile; the shapes decide. Create plans; Run only launches, so that it may be captured in a
+// graph. May be used by several threads and streams at once, each call with its own workspace.
+//
+// Results depend on the shapes and the routing alone, as long as a process lends calls of one token no more than kMostHeldWorkspaces
+// (HeldMoe) and kMostTokenWorkspaces (TokenMoe) different workspaces: those beyond get the kernels of several launches, which add in
+// another order.
 #pragma once
 
 #include <cstddef>
@@ -41,11 +44,11 @@ struct MoeCall {
   const void* x = nullptr;         ///< [T][x_stride]
   const int32_t* ids = nullptr;    ///< [T][top_k]; -1 and other ids without an expert here add nothing
   const float* weights = nullptr;  ///< [T][top_k]
-  void* y = nullptr;               ///< [T][y_stride]
+  void* y = nullptr;               ///< [T][y_stride]; overlaps nothing but the addend
   const void* addend = nullptr;    ///< like y, or null: a residual or a shared expert's output; may be y itself
   int64_t T = 0, top_k = 0;
   int64_t x_stride = 0, y_stride = 0;  ///< elements
-  DType y_dtype = DType::kBF16;        ///< kF32, kBF16, kF16
+  OutType y_type = OutType::kBF16;     ///< of y and addend
 };
 
 class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy constructor that the compiler writes
@@ -77,9 +80,9 @@ class MoePipeline {  // NOLINT(bugprone-reserved-identifier): loops of the copy 
   Status Experts(const MoeCall& call, const Parts& parts, CUstream stream) const;
   Status Combine(const MoeCall& call, const Parts& parts, CUstream stream) const;
   bool Direct(int64_t T, int64_t top_k) const;
-  int64_t Arrivals() const;  ///< counters of down: one for each 16 columns
-  int64_t HStride() const;   ///< elements from row to row of h: 16 bytes divide it
-  DType OutType(int64_t slots) const;
+  int64_t Arrivals() const;             ///< counters of down: one for each 16 columns
+  int64_t HStride() const;              ///< elements from row to row of h: 16 bytes divide it
+  DType RowsType(int64_t slots) const;  ///< of what down writes: kF32 or kBF16
 
   const GpuDevice* device_ = nullptr;
   int64_t E_ = 0, H_ = 0, I_ = 0, first_expert_ = 0, expert_bytes_ = 0;

@@ -95,6 +95,11 @@ struct TileLayout {
   }
 };
 
+BILLFISH_HD constexpr bool operator==(const TileLayout& a, const TileLayout& b) {
+  return a.codes == b.codes && a.scale == b.scale && a.group == b.group && a.zeros == b.zeros && a.wide_scales == b.wide_scales;
+}
+BILLFISH_HD constexpr bool operator!=(const TileLayout& a, const TileLayout& b) { return !(a == b); }
+
 BILLFISH_HD constexpr int64_t TilePanels(int64_t N) { return (N + kPanelRows - 1) / kPanelRows; }
 BILLFISH_HD constexpr int64_t TileUnits(const TileLayout& layout, int64_t K) { return (K + layout.unit_k() - 1) / layout.unit_k(); }
 

@@ -7,16 +7,11 @@
 #include "cuda/driver.h"
 #include "cuda/launch_memory.h"
 #include "cuda/moe_args.h"
+#include "cuda/shipped_layouts.h"
 #include "cuda/weight_defines.h"
 
 namespace billfish::cuda {
 namespace {
-
-constexpr size_t kMostWorkspaces = 1024;
-
-bool Same(const TileLayout& a, const TileLayout& b) {
-  return a.codes == b.codes && a.scale == b.scale && a.group == b.group && a.zeros == b.zeros && a.wide_scales == b.wide_scales;
-}
 
 // Dynamic shared memory of a CTA: what the system's and its static part leave.
 int Room(Arch arch) { return arch.SharedBytesOfSm() - (16 << 10); }
@@ -37,7 +32,7 @@ TokenMatrix MatrixOf(const TileView& view) {
 }
 
 LaunchMemory& Counters() {
-  static auto& counters = *new LaunchMemory(sizeof(TokenProgress), kMostWorkspaces);
+  static auto& counters = *new LaunchMemory(sizeof(TokenProgress), kMostTokenWorkspaces);
   return counters;
 }
 
@@ -68,7 +63,7 @@ KernelSpec TokenMoeSpec(const TileLayout& layout, Arch arch, const TokenVariant&
 Result<std::optional<TokenMoe>> TokenMoe::Create(const GpuDevice& device, const TileView& gate_up, const TileView& down, DType dtype,
                                                  const Activation& activation) {
   const TileLayout& layout = gate_up.form.layout;
-  if (!Same(layout, down.form.layout)) return std::optional<TokenMoe>();
+  if (layout != down.form.layout) return std::optional<TokenMoe>();
   TokenMoe moe;
   moe.device_ = &device;
   moe.gate_up_ = gate_up.form;
@@ -80,7 +75,7 @@ Result<std::optional<TokenMoe>> TokenMoe::Create(const GpuDevice& device, const 
   BILLFISH_RETURN_IF_ERROR(Counters().Reserve(device));
   moe.args_.gate_up = MatrixOf(gate_up);
   moe.args_.down = MatrixOf(down);
-  moe.args_.down.columns = static_cast<int32_t>(down.form.N);
+  moe.args_.N = static_cast<int32_t>(down.form.N);
   moe.args_.E = static_cast<int32_t>(gate_up.form.E);
   moe.args_.activation = {activation.limit, activation.alpha, activation.beta};
   return std::optional<TokenMoe>(std::move(moe));
@@ -116,7 +111,7 @@ Status TokenMoe::Run(const TokenMoeCall& call, TokenProgress* progress, CUstream
   args.top_k = static_cast<int32_t>(call.top_k);
   args.first_expert = static_cast<int32_t>(call.first_expert);
   args.x_aligned = reinterpret_cast<uintptr_t>(call.x) % 16 == 0 && args.gate_up.K % 8 == 0 ? 1 : 0;
-  args.y_type = call.y_dtype == DType::kF32 ? 0 : call.y_dtype == DType::kBF16 ? 1 : 2;
+  args.y_type = call.y_type;
   LaunchShape shape;
   shape.grid_x = static_cast<uint32_t>(call.shares);
   shape.threads = static_cast<uint32_t>((variant_.warps + 2) * 32);  // one collects sums, one fetches rows
@@ -127,11 +122,7 @@ Status TokenMoe::Run(const TokenMoeCall& call, TokenProgress* progress, CUstream
 }
 
 void AppendTokenMoeSpecs(Arch arch, std::vector<KernelSpec>& specs) {
-  // The layouts that models ship with; everything else is compiled when a model first needs it.
-  constexpr TileLayout kMxfp4{TileCodes::kE2M1, TileScale::kE8M0, 32, false, false};
-  constexpr TileLayout kNvfp4{TileCodes::kE2M1, TileScale::kE4M3, 16, false, false};
-  constexpr TileLayout kInt4{TileCodes::kInt4, TileScale::kBF16, 128, false, false};
-  for (const TileLayout& layout : {kMxfp4, kNvfp4, kInt4}) {
+  for (const TileLayout& layout : kShippedLayouts) {
     specs.push_back(TokenMoeSpec(layout, arch, TokenVariantOf(layout, arch), false, ActivationKind::kSwiglu));
   }
 }

@@ -1,7 +1,7 @@
-// TokenMoe: the expert block of few tokens in one launch, by src/cuda/kernels/w4a16_token_moe_sm80.cu.
+// TokenMoe: the expert block of one token in one launch, by src/cuda/kernels/w4a16_token_moe_sm80.cu.
 //
 // Create compiles or loads the kernel; Run only launches: no allocation, no compilation, no synchronisation. Results depend on the routing
-// alone. Objects may be used by several threads and streams at once.
+// and the number of shares. Objects may be used by several threads and streams at once.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ struct TokenMoeCall {
   int64_t h_stride = 0;
   int64_t top_k = 0, first_expert = 0;
   int64_t shares = 0;  ///< CTAs, at most kMostTokenShares; need not run at a time
-  DType y_dtype = DType::kF32;
+  OutType y_type = OutType::kF32;
 };
 
 /// Of w4a16_token_moe_sm80.cu.
@@ -63,9 +63,12 @@ class TokenMoe {
   TokenMoeArgs args_;  ///< without what belongs to a call
 };
 
+/// That a process can use with this kernel.
+inline constexpr size_t kMostTokenWorkspaces = 1024;
+
 /// What the CTAs of a launch with this workspace count in, zeros: the workspace itself may hold anything. Launches with one workspace are
-/// never under way together, and the last CTA of each leaves zeros behind. Null if the process has used too many workspaces. The memory is
-/// there once TokenMoe::Create has been called for the device.
+/// never under way together, and the last CTA of each leaves zeros behind. Null if the process has used kMostTokenWorkspaces others. The
+/// memory is there once TokenMoe::Create has been called for the device.
 TokenProgress* TokenProgressOf(const GpuDevice& device, const void* workspace);
 
 TokenVariant TokenVariantOf(const TileLayout& layout, Arch arch);

@@ -25,7 +25,6 @@ struct TokenMatrix {
   const float* row_scale;  ///< [E][panels * 64], may be null
   const float* bias;       ///< [E][panels * 64] in packed row order, may be null
   int64_t expert_bytes;    ///< from one expert's units to the next
-  int32_t columns;         ///< of h or y to write
   int32_t K;
   int32_t panels, units;
 };
@@ -37,13 +36,14 @@ struct TokenMoeArgs {
   const int32_t* ids = nullptr;    ///< [top_k]; those outside [first_expert, first_expert + E) add nothing
   const float* weights = nullptr;  ///< [top_k]
   const void* addend = nullptr;    ///< like y, or null
-  void* y = nullptr;               ///< [columns of down]
+  void* y = nullptr;               ///< [N]
   float* sums = nullptr;           ///< [2 gridDim.x][kPanelRows] of shares of a panel of down that a CTA has not to itself
   TokenProgress* progress = nullptr;
+  int32_t N = 0;  ///< of y
   int32_t h_stride = 0;
   int32_t top_k = 0, first_expert = 0, E = 0;
-  int32_t x_aligned = 0;  ///< x starts at a multiple of 16 bytes and may be read 16 at a time
-  int32_t y_type = 0;     ///< of y and addend: 0 = f32, 1 = bf16, 2 = fp16
+  int32_t x_aligned = 0;           ///< x starts at a multiple of 16 bytes and may be read 16 at a time
+  OutType y_type = OutType::kF32;  ///< of y and addend
   ActivationParameters activation;
 };
 

@@ -298,7 +298,7 @@ Status MoeLayer::Impl::RunOnGpu(const ConstTensorView& x, const Routing& routing
   call.top_k = routing.ids.dim(1);
   call.x_stride = x.stride(0);
   call.y_stride = y.stride(0);
-  call.y_dtype = y.dtype();
+  BILLFISH_ASSIGN_OR_RETURN(call.y_type, cuda::OutTypeOf(y.dtype(), "MoeLayer"));
   const std::span<std::byte> memory = ctx.workspace.memory();
   if (const size_t needed = gpu->WorkspaceBytes(call.T, call.top_k); needed > memory.size()) {
     return {ErrorCode::kOutOfMemory,

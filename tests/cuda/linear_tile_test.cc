@@ -88,6 +88,12 @@ TEST_P(LinearTileCores, MultipliesAnyNumberOfRows) {
   }
 }
 
+// The least problem whose split sums go to warps that lie side by side along the rows of x.
+TEST_P(LinearTileCores, AddsUpASplitKOfFewRows) {
+  BILLFISH_NEEDS_GPU();
+  ExpectRight(WeightOnDevice(RandomWeight(schemes::kNvfp4, 1, 704, 2880)), {.M = 257}, GetParam());
+}
+
 TEST_P(LinearTileCores, MultipliesOddShapes) {
   BILLFISH_NEEDS_GPU();
   for (const QuantScheme& scheme : {schemes::Int4(32, false), schemes::kNvfp4, schemes::kBf16}) {

@@ -113,7 +113,9 @@ class Layer {
     call.T = fixture_.T;
     call.top_k = fixture_.top_k;
     call.x_stride = call.y_stride = fixture_.H;
-    call.y_dtype = y_dtype;
+    const auto y_type = OutTypeOf(y_dtype, "the test");
+    if (!y_type) return y_type.status();
+    call.y_type = *y_type;
     return moe_.Run(call, out.workspace.span(), static_cast<CUstream>(stream));
   }
   std::vector<float> Result(DType y_dtype = DType::kF32) const {
@@ -160,6 +162,7 @@ class Layer {
     EXPECT_TRUE(status.ok()) << status.message();
     return out.y->Read();
   }
+  bool Takes(const HeldNormedCall& call) const { return moe_.Takes(call, NewOutput(DType::kF32).workspace.span()); }
   const MoePipeline& moe() const { return moe_; }
 
  private:
@@ -349,6 +352,13 @@ TEST_P(CudaMoeNormed, EqualsItsDefinition) {
   EXPECT_LT(Error(*first, Definition(fixture)), kTolerance);
   EXPECT_EQ(sum_on.Read(), sum);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(layer.Normed(call), first);
+
+  // What blocks that start late still read must not be where the others store y.
+  const test::DeviceNumbers y_on(shape.H, DType::kF32);
+  for (const auto* y : {&y_on, &x_on, &delta_on, &sum_on}) {
+    call.y = const_cast<std::byte*>(static_cast<const std::byte*>(y->data()));
+    EXPECT_EQ(layer.Takes(call), y == &y_on);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaMoeNormed,

@@ -13,7 +13,8 @@ namespace billfish::cuda {
 /// launched without a cluster has no way to another block's memory, its own included: its messages are plain stores.
 class Mailbox {
  public:
-  /// Called by all threads of all blocks of the cluster, once: `bytes` will come in all. AwaitOthers must follow.
+  /// Called by all threads of all blocks of the cluster, once: `bytes` will come in all. Who sends calls
+  /// AwaitOthers first.
   __device__ __forceinline__ void Open(int bytes) {
 #if __CUDA_ARCH__ >= 900
     if (Alone()) return;

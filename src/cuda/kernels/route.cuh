@@ -265,12 +265,6 @@ __device__ __forceinline__ void RouteRowBySoftmax(const RouteArgs& args, int t, 
   StoreSoftmax(args, t, slot_key, slot_id, top, lane);
 }
 
-// Whether the rule is a softmax over the chosen logits.
-__device__ __forceinline__ bool IsPlainSoftmax(const RouteArgs& args) {
-  const bool softmax = args.score == RouteScore::kTopKSoftmax || (args.score == RouteScore::kSoftmax && args.renormalize != 0);
-  return softmax && args.top_k <= 32 && args.hash_table == nullptr && args.correction == nullptr && args.n_group == 1;
-}
-
 // Ids and weights of token t by one warp; its logits lie in shared or global memory, `weights` and `ids` are shared memory for top_k each.
 __device__ __forceinline__ void RouteRow(const RouteArgs& args, int t, const float* logits, float* weights, int32_t* ids, int lane) {
   if (IsPlainSoftmax(args)) {

@@ -6,6 +6,9 @@
 
 namespace billfish::cuda {
 
+/// The launch after that of number `last`. None has 0, which words that nobody has written yet are from.
+__device__ __forceinline__ uint32_t NextLaunch(uint32_t last) { return last == 0xffffffffu ? 1 : last + 1; }
+
 __device__ __forceinline__ void StoreWord(uint64_t* to, uint32_t value, uint32_t launch) {
   asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"(static_cast<uint64_t>(launch) << 32 | value) : "memory");
 }

@@ -95,7 +95,8 @@ __device__ __forceinline__ void ComputeBlock(const HeldMoeArgs& args, int expert
     for (int warp = part; warp < kWarps; warp += 4) {
       const int first = FirstUnit(units, warp), count = FirstUnit(units, warp + 1) - first;
       const uint8_t* from =
-          args.gate_up.weight + (expert * args.gate_up.expert_chunks + ChunkOf(args.gate_up.units, block, first)) * int64_t{16};
+          args.gate_up.weight +
+          (static_cast<uint32_t>(expert) * args.gate_up.expert_chunks + ChunkOf(args.gate_up.units, block, first)) * int64_t{16};
       if (lane == 0) CopyScales(from, block % 4, count, room, EvictFirst());
       CopyCodes(from + lane * 16, count, room + lane * 16, EvictFirst());
       CommitCopies();
@@ -192,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_held_moe(const _
   }
   WaitForPredecessor();
 
-  const uint32_t launch = *reinterpret_cast<volatile uint32_t*>(args.exchange->launches + cta) + 1;
+  const uint32_t launch = NextLaunch(*reinterpret_cast<volatile uint32_t*>(args.exchange->launches + cta));
   norm.Run(dynamic + (x - begin), cta == static_cast<int>(gridDim.x) - 1, sums_of_squares);
   if (routed < args.route.E) {
     WaitCopies<0>();
@@ -211,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_held_moe(const _
 #else
   WaitForPredecessor();
 
-  const uint32_t launch = *reinterpret_cast<volatile uint32_t*>(args.exchange->launches + cta) + 1;
+  const uint32_t launch = NextLaunch(*reinterpret_cast<volatile uint32_t*>(args.exchange->launches + cta));
   const auto expert_of = [&](int j) { return args.ids[j] - args.first_expert; };
   const float weight = static_cast<int>(threadIdx.x) < args.top_k ? args.weights[threadIdx.x] : 0.0f;
 #pragma unroll 1
@@ -315,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_held_moe(const _
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      ahead[i].Decode(PieceLane(my_down + min(i, args.down_units - 1) * kPieceBytes, lane), launch == 0, mine);
+      ahead[i].Decode(PieceLane(my_down + min(i, args.down_units - 1) * kPieceBytes, lane), args.top_k == 0, mine);
     }
 #pragma unroll 1
     for (; first < down_units * kPairs; first += 32 * kBatch) {

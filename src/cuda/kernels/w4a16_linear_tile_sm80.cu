@@ -9,7 +9,6 @@
 //   multiply each A fragment serves kN8 tiles of 8 tokens, each B fragment kM16 blocks of 16 rows
 //   scale    layouts whose scales belong on the accumulator collect one group in `part` and add scale * part to `sum` in fp32
 //
-//
 // The rest is in tile_copy.cuh and tile_store.cuh.
 //
 // Limit: tensor cores; per 64 x 64 x 16 of a warp 32 MMAs against about 56 instructions of decoding and 10 of loads.

@@ -147,7 +147,7 @@ __device__ __forceinline__ void StorePanel(const TokenMoeArgs& args, const Token
 }
 
 __device__ __forceinline__ void StoreColumn(const TokenMoeArgs& args, int column, float value) {
-  if (column >= args.down.columns) return;
+  if (column >= args.N) return;
   StoreY(args, column, args.addend == nullptr ? value : LoadAddend(args, column) + value);
 }
 
@@ -173,6 +173,7 @@ class DownPanel {
       uint32_t others = 0;
       if (lane == 0) others = AddAcquireRelease(added, static_cast<uint32_t>(steps_));
       others = __shfl_sync(0xffffffffu, others, 0);
+      __syncwarp();  // what lane 0 has acquired is there for all
       if (others + static_cast<uint32_t>(steps_) != static_cast<uint32_t>(all_)) return;
       sum = float2{};
       int at = cut_.Before(share_);
@@ -330,7 +331,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) w4a16_token_moe(const 
   }
   const Slots slots(args, lane);
   if (slots.rows == 0) {
-    for (int n = blockIdx.x * kThreads + threadIdx.x; n < args.down.columns; n += gridDim.x * kThreads) StoreColumn(args, n, 0.0f);
+    for (int n = blockIdx.x * kThreads + threadIdx.x; n < args.N; n += gridDim.x * kThreads) StoreColumn(args, n, 0.0f);
     if (warp == kFetcher) Await(&shared.x_here, 0);
     return;
   }
