@@ -41,6 +41,7 @@ size_t CudaScratch::Carve(const ModelConfig& c, std::byte* base) {
   take(x, tokens * c.hidden);
   take(delta, tokens * c.hidden);
   take(other_x, std::min(tokens, cuda::kMostNormedRows) * c.hidden);
+  take(other_delta, c.hidden);
   take(input, tokens * std::max({c.hidden, c.heads * c.v_head_dim, c.intermediate}));
   take(qkv, tokens * (c.heads + 2 * c.kv_heads) * c.head_dim);
   take(q, tokens * c.heads * c.head_dim);

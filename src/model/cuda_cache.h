@@ -23,6 +23,7 @@ struct CudaScratch {
   int64_t tokens = 0, sequences = 1, logit_rows = 0;
   float *x = nullptr, *delta = nullptr;  ///< [tokens][hidden]
   float* other_x = nullptr;              ///< [at most kMostNormedRows][hidden]: kernels that fuse the sum into it move x there and back
+  float* other_delta = nullptr;          ///< [hidden]: for kernels of one token that read delta to their end
   uint16_t* input = nullptr;             ///< what the next matrix reads, [tokens][widest]
   float* qkv = nullptr;
   uint16_t* q = nullptr;

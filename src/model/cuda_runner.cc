@@ -38,6 +38,8 @@ class CudaRunner::Call {
         s_(cache.scratch),
         x_(s_.x),
         other_x_(s_.other_x),
+        delta_(s_.delta),
+        other_delta_(s_.other_delta),
         first_(tokens.first),
         decodes_(tokens.per_sequence() == 1),
         T_(tokens.rows()),
@@ -68,9 +70,10 @@ class CudaRunner::Call {
   const ModelConfig& config_;
   const CudaCache& cache_;
   const CudaScratch& s_;
-  float *x_, *other_x_;  // the residual stream is in x_
-  int64_t first_;        // sequence
-  bool decodes_;         // each row continues a sequence of its own
+  float *x_, *other_x_;          // the residual stream is in x_
+  float *delta_, *other_delta_;  // and what is to be added to it in delta_
+  int64_t first_;                // sequence
+  bool decodes_;                 // each row continues a sequence of its own
   int64_t T_;
   CUstream stream_;
   Workspace workspace_;
@@ -94,7 +97,7 @@ Status CudaRunner::Call::Attend(const Layer& layer, const LayerVectors& vectors,
   const int64_t D = config_.head_dim;
   BILLFISH_RETURN_IF_ERROR(Multiply(layer.qkv, T_, config_.hidden, Output(s_.qkv, T_, (config_.heads + 2 * config_.kv_heads) * D)));
   if (Runs(StepPart::kAttention)) BILLFISH_RETURN_IF_ERROR(Scores(layer, vectors, index));
-  return Multiply(layer.o, T_, config_.heads * config_.v_head_dim, Output(s_.delta, T_, config_.hidden));
+  return Multiply(layer.o, T_, config_.heads * config_.v_head_dim, Output(delta_, T_, config_.hidden));
 }
 
 // From qkv to the input of o.
@@ -168,7 +171,7 @@ Status CudaRunner::Call::Dense(const Layer& layer) {
   if (Runs(StepPart::kOther)) {
     BILLFISH_RETURN_IF_ERROR(runner_.ops_.Swiglu({.gate_up = s_.gate_up, .h = s_.input, .T = Int(T_), .I = Int(I)}, stream_));
   }
-  return Multiply(layer.down, T_, I, Output(s_.delta, T_, config_.hidden));
+  return Multiply(layer.down, T_, I, Output(delta_, T_, config_.hidden));
 }
 
 // Few rows by a small bf16 router on a GPU that has the kernel: sum, norm, matrix and rule are one launch.
@@ -181,7 +184,7 @@ bool CudaRunner::Call::RoutesAtOnce(const Layer& layer) const {
 // To where the sum of the residual stream with the delta goes.
 cuda::NormRowsArgs CudaRunner::Call::MlpNorm(const LayerVectors& vectors) const {
   return {.x = x_,
-          .delta = s_.delta,
+          .delta = delta_,
           .weight = vectors.mlp_norm,
           .sum = other_x_,
           .y = s_.input,
@@ -214,17 +217,18 @@ Status CudaRunner::Call::Experts(const Layer& layer, const LayerVectors& vectors
                                        .router = static_cast<const uint16_t*>(router.weight()),
                                        .logit_bias = router.bias(),
                                        .route = runner_.norm_router_->rule(),
-                                       .y = s_.delta};
+                                       .y = other_delta_};
       const backend::CudaMoe& experts = *moe::GpuAccess::Of(*layer.experts);
       if (experts.Takes(whole, workspace_.memory())) {
         if (!Runs(StepPart::kWeights)) return OkStatus();
         std::swap(x_, other_x_);
+        std::swap(delta_, other_delta_);
         return experts.Run(whole, workspace_.memory(), ctx_.stream);
       }
     }
     BILLFISH_RETURN_IF_ERROR(NormAndRoute(layer, vectors, routing));
   } else {
-    BILLFISH_RETURN_IF_ERROR(Norm(x_, s_.delta, vectors.mlp_norm, T_));
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta_, vectors.mlp_norm, T_));
     const TensorView logits = Output(s_.router, T_, config_.experts);
     BILLFISH_RETURN_IF_ERROR(Multiply(*layer.router, T_, config_.hidden, logits));
     if (Runs(StepPart::kOther)) {
@@ -232,7 +236,7 @@ Status CudaRunner::Call::Experts(const Layer& layer, const LayerVectors& vectors
     }
   }
   if (!Runs(StepPart::kWeights)) return OkStatus();
-  return layer.experts->Forward(Input(T_, config_.hidden), routing, Output(s_.delta, T_, config_.hidden), ctx_);
+  return layer.experts->Forward(Input(T_, config_.hidden), routing, Output(delta_, T_, config_.hidden), ctx_);
 }
 
 Status CudaRunner::Call::Layers() {
@@ -245,18 +249,16 @@ Status CudaRunner::Call::Layers() {
                                                      .H = Int(config_.hidden)},
                                                     stream_));
   }
-  const float* delta = nullptr;  // what the layer before left to be added
   for (size_t index = 0; index < runner_.layers_.size(); ++index) {
     const Layer& layer = runner_.model_->layers[index];
     const LayerVectors& vectors = runner_.layers_[index];
-    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta, vectors.attention_norm, T_));
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, index == 0 ? nullptr : delta_, vectors.attention_norm, T_));
     BILLFISH_RETURN_IF_ERROR(Attend(layer, vectors, static_cast<int64_t>(index)));
-    delta = s_.delta;
     if (layer.config.moe) {
       BILLFISH_RETURN_IF_ERROR(Experts(layer, vectors));
       continue;
     }
-    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta, vectors.mlp_norm, T_));
+    BILLFISH_RETURN_IF_ERROR(Norm(x_, delta_, vectors.mlp_norm, T_));
     BILLFISH_RETURN_IF_ERROR(Dense(layer));
   }
   return OkStatus();
@@ -264,7 +266,7 @@ Status CudaRunner::Call::Layers() {
 
 Status CudaRunner::Call::Logits(int64_t first, int64_t rows, TensorView y) {
   const int64_t offset = first * config_.hidden;
-  BILLFISH_RETURN_IF_ERROR(Norm(x_ + offset, s_.delta + offset, runner_.final_norm_, rows));
+  BILLFISH_RETURN_IF_ERROR(Norm(x_ + offset, delta_ + offset, runner_.final_norm_, rows));
   return Multiply(runner_.model_->lm_head, rows, config_.hidden, y);
 }
 
