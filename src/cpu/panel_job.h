@@ -18,7 +18,7 @@ enum class Staged : uint8_t { kF32, kBF16, kInt8 };
 
 inline constexpr size_t kStagedF32Bytes = (kSlabK + 16) * 4;
 inline constexpr size_t kStagedBF16Bytes = (kSlabK + 16) * 2;
-/// 256 int8, then 8 fp32 scales (one per 32 k), then 16 int32 start values (kernels/avx512bf16/w4a8_linear.cc).
+/// 256 int8, then 8 fp32 scales (one per 32 k), then 16 int32 start values (kernels/avx512bf16/staged_int8.h).
 inline constexpr size_t kStagedInt8Bytes = kSlabK + 8 * 4 + 16 * 4;
 
 constexpr size_t StagedRowBytes(Staged staged) {

@@ -1,7 +1,8 @@
 // w4a8_linear_avx512vnni: 4-bit weights times activations rounded to int8 with one scale per 32 k.
 //
 //   y[t, n] = factor[n] * sum_b a[t, b] * sum_{chunks c of b} scale[n, c] * sum_{k in c} code[n, k] q[t, k] + bias[n]     b = 32 k
-//   q = round(x / a) in -128..127, a = -(the element of largest magnitude) / 128 over the 32 k, so a may be negative; BlockScaleOf
+//
+// Staged rows hold q = round(x / a) and a for each 32 k (staged_int8.h).
 //
 // vpdpbusd adds four products u8 x s8 to an int32 lane (lane = output row). Codes become unsigned by an offset:
 //   E2M1   u = 2 v + 12 in 0..24, offset 12, and a/2 is staged instead of a       (vpermb; a table repeated 4 times ignores bits 5:4)
@@ -16,8 +17,6 @@
 //   others         vcvtdq2ps, a multiplication, one FMA;  chunks of 16: one multiplication, two FMAs for the pair; chunks of 64 and more:
 //                  vcvtdq2ps and one FMA with a, and per chunk one FMA with the scale into row sums that stay in memory
 //
-//   staged row   256 x int8, each 8 k in the order 0 4 1 5 2 6 3 7 (low nibbles of a lane are k 0 4 1 5, high nibbles 2 6 3 7)
-//                8 x fp32 a            16 x int32 start values: one per 16 k for chunks of 16, else one per 32 k (8 used)
 //   pipeline     up to 6 rows stream the packed panel. With more, tiles of up to 6 take some slabs in turn: of int4 all expand the codes;
 //                otherwise the first tile also leaves its bytes in scratch (16 KiB in L1) and the others multiply those. The sums
 //                [rows, 32] stay in scratch between slabs.
@@ -25,21 +24,18 @@
 //                32/37 for 128
 #include <algorithm>
 #include <array>
-#include <cstring>
 
-#include "core/float_formats.h"
 #include "core/rounding.h"
 #include "cpu/kernels/avx512bf16/codes.h"
 #include "cpu/kernels/avx512bf16/kernels.h"
 #include "cpu/kernels/avx512bf16/source.h"
+#include "cpu/kernels/avx512bf16/staged_int8.h"
 #include "cpu/kernels/avx512bf16/store_rows.h"
 #include "cpu/kernels/avx512bf16/unrolled.h"
 
 namespace billfish::cpu::avx512bf16 {
 namespace {
 
-constexpr size_t kScalesAt = kSlabK, kStartsAt = kSlabK + 8 * 4;
-constexpr int kBlock = 32;
 constexpr int kPrefetchBytes = 16384;  // as in tile.h
 constexpr int kMaxTile = 6;            // 12 int32 sums, 12 fp32 sums, 2 operands, a broadcast, 2 scales, table and spare
 constexpr int kMaxPairsTile = 5;       // chunks of 16 need more registers
@@ -54,8 +50,6 @@ constexpr bool kAllExpand = kCodes == Codes::kInt4;
 /// Slabs that several tiles take in turn: 16 to 18 KiB of bytes or of codes, a third of L1.
 template <Codes kCodes>
 constexpr int kSlabsAtOnce = kAllExpand<kCodes> ? 4 : 2;
-
-constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
 struct alignas(64) ByteTable {
   uint8_t entry[64];
@@ -353,114 +347,7 @@ void Panel(const PanelJob& job) {
   StoreRows(job, 0, job.rows, args.sums);
 }
 
-/// Squared rounding error of one block at scale 1 / inverse.
-float RoundingError(__m512 v0, __m512 v1, float scale) {
-  const __m512 inverse = _mm512_set1_ps(1.0f / scale), step = _mm512_set1_ps(scale), limit = _mm512_set1_ps(127.0f);
-  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  const __m512 q0 = _mm512_min_ps(_mm512_roundscale_ps(_mm512_mul_ps(v0, inverse), kNearest), limit);
-  const __m512 q1 = _mm512_min_ps(_mm512_roundscale_ps(_mm512_mul_ps(v1, inverse), kNearest), limit);
-  const __m512 e0 = _mm512_fnmadd_ps(q0, step, v0), e1 = _mm512_fnmadd_ps(q1, step, v1);
-  return _mm512_reduce_add_ps(_mm512_fmadd_ps(e0, e0, _mm512_mul_ps(e1, e1)));
-}
-
-/// The scale of a block: its largest element becomes -128 exactly (one more level than 127). Where it towers over the others (at most two
-/// exceed a quarter of it) they fall on few levels, and of the scales that map it to -128 .. -117 the one with the least error is taken.
-float BlockScaleOf(__m512 v0, __m512 v1) {
-  const __m512 abs0 = _mm512_abs_ps(v0), abs1 = _mm512_abs_ps(v1);
-  const float most = _mm512_reduce_max_ps(_mm512_max_ps(abs0, abs1));
-  if (!(most > 0x1p-112f)) return 0;
-  const __m512 all = _mm512_set1_ps(most), quarter = _mm512_set1_ps(most * 0.25f);
-  const bool positive = (_mm512_cmp_ps_mask(v0, all, _CMP_EQ_OQ) | _mm512_cmp_ps_mask(v1, all, _CMP_EQ_OQ)) != 0;
-  const float largest = positive ? most : -most;
-  float best = largest / -128.0f;
-  const unsigned above0 = _mm512_cmp_ps_mask(abs0, quarter, _CMP_GT_OQ), above1 = _mm512_cmp_ps_mask(abs1, quarter, _CMP_GT_OQ);
-  if (__builtin_popcount(above0 | above1 << 16) > 2) return best;
-  float least = RoundingError(v0, v1, best);
-  for (int level = 127; level > 116; --level) {
-    const float scale = largest / float(-level), error = RoundingError(v0, v1, scale);
-    if (error < least) {
-      least = error;
-      best = scale;
-    }
-  }
-  return best;
-}
-
-/// values [32] -> q (reordered), a, and the sums of q over the first and the second 16.
-void QuantizeBlock(const float* values, float scale_factor, int8_t* q, float* scale, int sums[2]) {
-  const __m512 v0 = _mm512_load_ps(values), v1 = _mm512_load_ps(values + 16);
-  const float a = BlockScaleOf(v0, v1);
-  const __m512 inverse = _mm512_set1_ps(a == 0 ? 0.0f : 1.0f / a);
-  const __m512i q0 = _mm512_cvtps_epi32(_mm512_mul_ps(v0, inverse)), q1 = _mm512_cvtps_epi32(_mm512_mul_ps(v1, inverse));
-  const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-  const __m128i low = _mm_shuffle_epi8(_mm512_cvtsepi32_epi8(q0), order), high = _mm_shuffle_epi8(_mm512_cvtsepi32_epi8(q1), order);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), low);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), high);
-  const auto sum16 = [](__m128i bytes) {  // vpsadbw adds unsigned bytes: shift -128..127 to 0..255 and take 16 * 128 off again
-    const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(char(0x80))), _mm_setzero_si128());
-    return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
-  };
-  sums[0] = sum16(low);
-  sums[1] = sum16(high);
-  *scale = a * scale_factor;
-}
-
-/// One bf16 or fp32 element, or sixteen, as fp32.
-float Widen(float v) { return v; }
-float Widen(uint16_t v) { return F32FromBF16(v); }
-__m512 Widen16(const float* p) { return _mm512_loadu_ps(p); }
-__m512 Widen16(const uint16_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
-}
-
-template <class From>
-void FillSlab(const StageJob& job, const From* x, int64_t position, int64_t count, float* values) {
-  if (job.columns != nullptr) {
-    for (int64_t i = 0; i < count; ++i) values[i] = job.columns[position + i] < 0 ? 0.0f : Widen(x[job.columns[position + i]]);
-    return;
-  }
-  const int64_t live = std::min(count, std::max<int64_t>(job.layout->K - position, 0));
-  int64_t i = 0;
-  for (; i + 16 <= live; i += 16) _mm512_store_ps(values + i, Widen16(x + position + i));
-  for (; i < live; ++i) values[i] = Widen(x[position + i]);
-  for (; i < count; ++i) values[i] = 0.0f;
-}
-
 }  // namespace
-
-void StageInt8(const StageJob& job) {
-  const PanelLayout& layout = *job.layout;
-  const float scale_factor = layout.codes == Codes::kE2M1 ? 0.5f : 1.0f;
-  const int offset = OffsetOf(layout.codes);
-  for (int64_t row = job.begin; row < job.end; ++row) {
-    const int64_t from = (job.source == nullptr ? row : job.source[row]) * job.x_stride;
-    int64_t position = 0;
-    for (int slab = 0; slab < layout.slabs(); ++slab) {
-      const int64_t count = int64_t{layout.chunks_in_slab(slab)} * layout.chunk_k;
-      alignas(64) float values[kSlabK] = {};
-      if (job.x_bf16) {
-        FillSlab(job, static_cast<const uint16_t*>(job.x) + from, position, count, values);
-      } else {
-        FillSlab(job, static_cast<const float*>(job.x) + from, position, count, values);
-      }
-      std::byte* to = job.staged + size_t(slab) * job.slab_stride + size_t(row) * kStagedInt8Bytes;
-      int8_t* q = reinterpret_cast<int8_t*>(to);
-      float* scales = reinterpret_cast<float*>(to + kScalesAt);
-      int32_t* starts = reinterpret_cast<int32_t*>(to + kStartsAt);
-      for (int64_t b = 0; b * kBlock < count; ++b) {
-        int sums[2];
-        QuantizeBlock(values + b * kBlock, scale_factor, q + b * kBlock, scales + b, sums);
-        if (layout.chunk_k == 16) {
-          starts[2 * b] = -offset * sums[0];
-          starts[2 * b + 1] = -offset * sums[1];
-        } else {
-          starts[b] = -offset * (sums[0] + sums[1]);
-        }
-      }
-      position += count;
-    }
-  }
-}
 
 PanelFunction LinearPanelInt8(const PanelLayout& layout) {
   const bool pairs = layout.chunk_k == 16;
