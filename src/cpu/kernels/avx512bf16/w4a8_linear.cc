@@ -67,13 +67,13 @@ enum class Scaling { kNone, kExponent, kMultiply, kPairs, kLongChunks };
 /// One slab, packed: scales, then the others at these bytes. Found once a panel, as it takes divisions.
 struct SlabShape {
   int chunks, blocks;
-  size_t zeros_at, codes_at;
+  size_t zeros_at, codes_at, bytes;
 };
 
 SlabShape ShapeOf(const PanelLayout& layout, int slab) {
   const int chunks = layout.chunks_in_slab(slab), padding = slab + 1 == layout.slabs() ? layout.tail_padding() : 0;
-  const size_t zeros_at = layout.scale_part(chunks);
-  return {chunks, DivideUp(chunks * layout.chunk_k - padding, kBlock), zeros_at, zeros_at + layout.zero_part(chunks)};
+  const size_t zeros_at = layout.scale_part(chunks), codes_at = zeros_at + layout.zero_part(chunks);
+  return {chunks, DivideUp(chunks * layout.chunk_k - padding, kBlock), zeros_at, codes_at, codes_at + layout.code_part(chunks)};
 }
 
 struct TileArgs {
@@ -299,30 +299,30 @@ TileArgs ArgsOf(const PanelJob& job) {
   return args;
 }
 
-/// Several tiles: kSlabsAtOnce slabs at a time, all tiles.
+/// Several tiles: kSlabsAtOnce slabs at a time, all tiles. A division here would hold up the tile that waits for its addresses.
 template <Codes kCodes, Scaling kScaling>
 void RunTiles(const PanelJob& job) {
   constexpr Source kFirst = kAllExpand<kCodes> ? Source::kStreamAgain : Source::kStreamAndKeep;
   constexpr Source kOther = kAllExpand<kCodes> ? Source::kStreamAgain : Source::kKept;
   constexpr int kTile = kScaling == Scaling::kPairs ? kMaxPairsTile : kMaxTile, kSlabs = kSlabsAtOnce<kCodes>;
-  const PanelLayout& layout = *job.layout;
   TileArgs args = ArgsOf(job);
+  const SlabShape shape_last = args.shape_last;
   const uint8_t* const first_x = args.x;
   float* const sums = args.sums;
-  const int slabs = args.slabs, tiles = DivideUp(job.rows, kTile);
+  const int slabs = args.slabs, tiles = DivideUp(job.rows, kTile), least = job.rows / tiles, larger = job.rows % tiles;
+  const size_t full_share = size_t{kSlabs} * args.shape.bytes / size_t(tiles);
   const uint8_t* x = first_x;
   for (int first = 0; first < slabs; first += kSlabs) {
     args.slabs = std::min(kSlabs, slabs - first);
-    args.shape_last = ShapeOf(layout, first + args.slabs - 1);
     const bool last = first + args.slabs == slabs;
-    size_t bytes = 0;
-    for (int slab = first; slab < first + args.slabs; ++slab) bytes += layout.slab_bytes(layout.chunks_in_slab(slab));
-    const size_t share = bytes / size_t(tiles);
+    args.shape_last = last ? shape_last : args.shape;
+    const size_t bytes = size_t(args.slabs - 1) * args.shape.bytes + args.shape_last.bytes;
+    const size_t share = last ? bytes / size_t(tiles) : full_share;
     args.codes_ahead_step = std::min<size_t>(share / size_t(kSlabs * kSlabK / kBlock) + 1, kLinesAhead * kLine);
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
     const uint8_t* const next_x = last ? first_x : x + size_t(args.slabs) * job.slab_stride;
-    for (int i = 0; i < tiles; ++i) {
-      const int begin = job.rows * i / tiles, end = job.rows * (i + 1) / tiles;
+    for (int i = 0, begin = 0, end = 0; i < tiles; ++i, begin = end) {
+      end += least + (i < larger);
       args.x = x + size_t(begin) * kStagedInt8Bytes;
       args.sums = sums + begin * kPanelRows;
       args.ahead = i + 1 < tiles ? x + size_t(end) * kStagedInt8Bytes : next_x;
