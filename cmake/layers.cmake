@@ -33,6 +33,10 @@ function(billfish_layer name)
         # GCC 12 warns of its own _mm512_undefined_* headers.
         target_compile_options(billfish_cpu_${isa} PRIVATE ${BILLFISH_ISA_FLAGS_${isa}}
                                $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized>)
+        # GCC knows no model of the CPUs that have this set and would move what kernels spread among their dots.
+        if(isa STREQUAL "avx512bf16")
+          target_compile_options(billfish_cpu_${isa} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns2>)
+        endif()
         # A sanitizer takes minutes over the unrolled register tiles. The scalar kernels, which share their driver and packing, keep it.
         if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=" AND NOT isa STREQUAL "scalar")
           target_compile_options(billfish_cpu_${isa} PRIVATE -fno-sanitize=all -O2)

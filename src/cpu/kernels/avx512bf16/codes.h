@@ -14,8 +14,9 @@
 // the former alone. Drops are made non-negative by looking v up as 512 v (the largest E4M3 is 448), and zero again saturates to zero. The
 // smallest result is 2^-10: no subnormals. s = 0 does not occur (packing zeroes its codes instead).
 //
-// On Zen 5 the dots own vector pipes 0 and 1, of which a shuffle or a saturating subtraction takes a third of a slot away, shifts and logic
-// none. (max(a, b) - b takes none either, yet loses by being one more operation.)
+// On Zen 5 the dots own vector pipes 0 and 1, of which a shuffle or a saturating subtraction takes up to a third of a slot away, the less
+// the further before its dots it stands; shifts, logic, additions of integers and of fp32 take none, a multiplication a whole one. (max(a,
+// b) - b takes none either, yet loses by being one more operation.)
 #pragma once
 
 #include <immintrin.h>

@@ -3,15 +3,18 @@
 // Lane = output row, so no horizontal sums exist: a zmm holds 16 rows x (k, k + 1), the activation pair (k, k + 1) is one 32-bit
 // broadcast straight from memory (load port only), and vdpbf16ps adds w[k] x[k] + w[k + 1] x[k + 1] to 16 fp32 sums.
 //
-//   registers    sums [2 halves][T]    operands [2]    tables and chunk state    broadcast           2 T + about 8 <= 32
+//   registers    sums [2 halves][T]    operands [2 or 4]    tables and chunk state    broadcast           2 T + about 8 <= 32
 //   step         8 k: one raw load per half, then 4 x (expand 2 operands, T broadcasts, 2 T dots)
 //
-// Codes are expanded in registers as they stream by. With more rows than one tile the first tile of each slab also leaves its operands in
-// scratch (16 KiB, L1), and the others read those: expansion is paid once a slab and hides behind dots that are needed anyway.
+// Codes are expanded in registers as they stream by. Where that takes many operations, the first of several tiles also leaves its operands
+// in scratch (16 KiB, L1), and the others read those.
 //
 // The dots own two of the four vector pipes; shifts and logic go to the other two, lookups take a little of the dots' (codes.h), so
 // expansion mostly hides behind the dots from T = 4 on, and below that the stream of codes is the limit. A dot takes 6 cycles and two start
 // per cycle, so 12 sums must be in flight: T <= 2 splits k over 4 sets of sums and T <= 6 over 2, where the registers allow it.
+//
+// Operands made right before their dots hold these up, by a third of a slot each. Two more registers let them be made among the dots of the
+// pair before (T = 8: .96 -> .99 of the dots), each before a row's first dot: between the two of a row it parts dots that start together.
 #pragma once
 
 #include <algorithm>
@@ -35,6 +38,8 @@ inline constexpr int kKeepingPrefetchBytes = 4352;
 /// Registers that group sums and row sums may take: the others hold operands, a broadcast, tables and scales.
 template <class Codes>
 inline constexpr int kSumRegisters = Codes::kManyRegisters ? 20 : 26;
+/// The same beside operands made a pair ahead.
+inline constexpr int kSumRegistersAhead = 24;
 
 struct TileArgs {
   const uint8_t* w;  ///< first slab
@@ -52,26 +57,44 @@ struct TileArgs {
   uint8_t* operands;     ///< expanded codes of `slabs` slabs: [k / 2][half][64 bytes]; unused by Source::kStream
 };
 
+/// Parts of one slab (panel_layout.h).
+struct SlabParts {
+  const uint8_t *scale, *zero, *code;
+  int chunks;
+};
+BILLFISH_INLINE SlabParts PartsOf(const TileArgs& a, int slab, const uint8_t* w) {
+  const int chunks = slab + 1 == a.slabs ? a.chunks_last : a.chunks;
+  const uint8_t* const zero = w + PanelLayout::Padded(size_t(chunks) * kPanelRows * size_t(ScaleBytesOf(a.scales)));
+  return {w, zero, zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0), chunks};
+}
+
 BILLFISH_INLINE __m512 Dot(__m512 sum, __m512i w, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
 
 template <class Codes, bool kGroupScale, Source kSource, int T>
 void Tile(const TileArgs& a) {
   constexpr int kWays = T <= 2 ? (kGroupScale && T == 1 ? 2 : 4) : T <= (Codes::kManyRegisters ? 5 : 6) ? 2 : 1;
+  constexpr bool kExpands = kSource != Source::kKept;
+  constexpr int kSums = 2 * kWays * T;
+  // With 24 sums, operands made ahead leave nothing for row sums, nor for what joining two sets of them takes.
+  constexpr bool kAhead =
+      kExpands && !Codes::kReady && !Codes::kManyRegisters && kSums + (kGroupScale || kWays > 1 ? 2 : 0) <= kSumRegistersAhead;
   // Group sums and row sums of many rows together would not fit. A row whose sums stay in memory stores them with every group, and many
   // stores at once stall the dots: as many rows as possible keep theirs in registers.
-  constexpr int kRegisterRows = !kGroupScale || T <= 4 ? T : std::clamp(kSumRegisters<Codes> / 2 - kWays * T, 0, T);
+  constexpr int kRowRegisters = (kAhead ? kSumRegistersAhead : kSumRegisters<Codes>)-kSums;
+  constexpr int kRegisterRows = !kGroupScale || T <= 4 ? T : std::clamp(kRowRegisters / 2, 0, T);
   constexpr int kMemoryRows = T - kRegisterRows;  // the first ones
   constexpr int kUnits = 4 / Codes::kPairs;
   constexpr size_t kStepBytes = size_t{kUnits} * 2 * kLine;
   const typename Codes::Shared shared;
   const size_t scale_bytes = size_t(ScaleBytesOf(a.scales)) * 16;
-  const uint8_t* w = a.w;
   uint8_t* operand = a.operands;
   const uint8_t* ahead = a.ahead;
   float* c = a.c;
 
   if (kMemoryRows > 0 && !a.accumulate) {
-    for (int i = 0; i < 2 * kMemoryRows; ++i) _mm512_storeu_ps(c + 16 * i, _mm512_setzero_ps());
+    __m512 zeros = _mm512_setzero_ps();
+    __asm__("" : "+v"(zeros));  // else the compiler makes it a memset, which takes longer to begin than these stores to end
+    Unrolled<2 * kMemoryRows>([&]<int i>() __attribute__((always_inline)) { _mm512_storeu_ps(c + 16 * i, zeros); });
   }
   __m512 sum[2][T];  // of the rows from kMemoryRows on
   Unrolled<kRegisterRows>([&]<int i>() __attribute__((always_inline)) {
@@ -103,32 +126,40 @@ void Tile(const TileArgs& a) {
     }
   }
 
+  SlabParts next_slab = PartsOf(a, 0, a.w);
+  typename Codes::Chunk state[2] = {};
+  const auto begin_chunk = [&](const uint8_t* scale, const uint8_t* zero) __attribute__((always_inline)) {
+    state[0] = Codes::Begin(scale, zero);
+    state[1] = Codes::Begin(scale + scale_bytes, zero + 16);
+  };
+  const auto expand = [&]<int h, int kPair>(const uint8_t* step_code) __attribute__((always_inline)) {
+    return Codes::template Expand<kPair % Codes::kPairs>(Load(step_code + (kPair / Codes::kPairs * 2 + h) * kLine), shared, state[h]);
+  };
+  __m512i w0 = {}, w1 = {};
+  if constexpr (kAhead) {
+    begin_chunk(next_slab.scale, next_slab.zero);
+    w0 = expand.template operator()<0, 0>(next_slab.code);
+    w1 = expand.template operator()<1, 0>(next_slab.code);
+  }
+
   for (int slab = 0; slab < a.slabs; ++slab) {
     const bool last_slab = slab + 1 == a.slabs;
-    const int chunks = last_slab ? a.chunks_last : a.chunks;
-    const uint8_t* scale = w;
-    const uint8_t* zero = scale + PanelLayout::Padded(size_t(chunks) * 2 * scale_bytes);
-    const uint8_t* code = zero + (a.zeros ? PanelLayout::Padded(size_t(chunks) * kPanelRows) : 0);
+    auto [scale, zero, code, chunks] = next_slab;
+    const size_t steps = size_t(chunks) * size_t(a.steps);
     const uint8_t* x = a.x + size_t(slab) * a.x_slab_stride;
     // Scales, zeros and codes are fetched as one stream, a little more than its share each step: a burst of scale lines costs 2% of
     // bandwidth.
-    const uint8_t* fetch = w + (kSource == Source::kStream ? kPrefetchBytes : kKeepingPrefetchBytes);
-    const size_t steps = size_t(chunks) * size_t(a.steps), fetch_step = size_t(code - w) / steps + kStepBytes;
+    const uint8_t* fetch = scale + (kSource == Source::kStream ? kPrefetchBytes : kKeepingPrefetchBytes);
+    const size_t fetch_step = size_t(code - scale) / steps + kStepBytes;
+    // After the last slab comes nothing: operands made from its beginning again are not used.
+    if (!last_slab) next_slab = PartsOf(a, slab + 1, code + steps * kStepBytes);
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      typename Codes::Chunk state[2] = {};
-      if constexpr (kSource != Source::kKept) {
-        state[0] = Codes::Begin(scale, zero);
-        state[1] = Codes::Begin(scale + scale_bytes, zero + 16);
-      }
-      __m512 s0, s1;
-      if constexpr (kGroupScale) {
-        s0 = ScaleVector(a.scales, scale);
-        s1 = ScaleVector(a.scales, scale + scale_bytes);
-        clear_ways();
-      }
-      const int live_steps = last_slab && chunk + 1 == chunks ? a.steps_last : a.steps;
+      const bool last_chunk = chunk + 1 == chunks;
+      if constexpr (kExpands && !kAhead) begin_chunk(scale, zero);
+      if constexpr (kGroupScale) clear_ways();
+      const int live_steps = last_slab && last_chunk ? a.steps_last : a.steps;
       for (int step = 0; step < live_steps; ++step) {
-        if constexpr (kSource != Source::kKept) {
+        if constexpr (kExpands) {
           Unrolled<2 * kUnits + 1>([&]<int i>() __attribute__((always_inline)) {
             _mm_prefetch(reinterpret_cast<const char*>(fetch + i * kLine), _MM_HINT_NTA);
           });
@@ -139,35 +170,44 @@ void Tile(const TileArgs& a) {
           _mm_prefetch(reinterpret_cast<const char*>(ahead + kLine), _MM_HINT_T0);
           ahead += kStagedBF16Bytes * 8 / kSlabK * T;
         }
-        Unrolled<kUnits>([&]<int unit>() __attribute__((always_inline)) {
-          __m512i raw0 = {}, raw1 = {};
-          if constexpr (kSource != Source::kKept) raw0 = Load(code + unit * 2 * kLine), raw1 = Load(code + unit * 2 * kLine + kLine);
-          Unrolled<Codes::kPairs>([&]<int pair>() __attribute__((always_inline)) {
-            constexpr int kPair = unit * Codes::kPairs + pair;
-            __m512i w0, w1;
-            if constexpr (kSource == Source::kKept) {
-              w0 = Load(operand + 2 * kPair * kLine);
-              w1 = Load(operand + (2 * kPair + 1) * kLine);
-            } else {
-              w0 = Codes::template Expand<pair>(raw0, shared, state[0]);
-              w1 = Codes::template Expand<pair>(raw1, shared, state[1]);
+        Unrolled<4>([&]<int kPair>() __attribute__((always_inline)) {
+          if constexpr (!kExpands) {
+            w0 = Load(operand + 2 * kPair * kLine);
+            w1 = Load(operand + (2 * kPair + 1) * kLine);
+          } else if constexpr (!kAhead) {
+            w0 = expand.template operator()<0, kPair>(code);
+            w1 = expand.template operator()<1, kPair>(code);
+          }
+          if constexpr (kSource == Source::kStreamAndKeep) {
+            _mm512_store_si512(operand + 2 * kPair * kLine, w0);
+            _mm512_store_si512(operand + (2 * kPair + 1) * kLine, w1);
+          }
+          if constexpr (kPair == 3) {
+            code += kStepBytes;
+            if (kAhead && step + 1 == live_steps) {
+              if (last_chunk) {
+                begin_chunk(next_slab.scale, next_slab.zero);
+                code = next_slab.code;
+              } else {
+                begin_chunk(scale + 2 * scale_bytes, zero + kPanelRows);
+              }
             }
-            if constexpr (kSource == Source::kStreamAndKeep) {
-              _mm512_store_si512(operand + 2 * kPair * kLine, w0);
-              _mm512_store_si512(operand + (2 * kPair + 1) * kLine, w1);
-            }
-            Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
-              const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * kStagedBF16Bytes + 4 * kPair));
-              way[kPair % kWays][0][t] = Dot(way[kPair % kWays][0][t], w0, xb);
-              way[kPair % kWays][1][t] = Dot(way[kPair % kWays][1][t], w1, xb);
-            });
+          }
+          __m512i next0 = {}, next1 = {};
+          Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
+            const __m512i xb = _mm512_set1_epi32(*reinterpret_cast<const int*>(x + t * kStagedBF16Bytes + 4 * kPair));
+            if constexpr (kAhead && t == T / 4) next0 = expand.template operator()<0, (kPair + 1) % 4>(code);
+            if constexpr (kAhead && t == T * 3 / 4) next1 = expand.template operator()<1, (kPair + 1) % 4>(code);
+            way[kPair % kWays][0][t] = Dot(way[kPair % kWays][0][t], w0, xb);
+            way[kPair % kWays][1][t] = Dot(way[kPair % kWays][1][t], w1, xb);
           });
+          if constexpr (kAhead) w0 = next0, w1 = next1;
         });
-        code += kStepBytes;
         if constexpr (kSource != Source::kStream) operand += 8 * kLine;
         x += 16;
       }
       if constexpr (kGroupScale) {
+        const __m512 s0 = ScaleVector(a.scales, scale), s1 = ScaleVector(a.scales, scale + scale_bytes);
         Unrolled<T>([&]<int t>() __attribute__((always_inline)) {
           const __m512 g0 = join.template operator()<0, t>(), g1 = join.template operator()<1, t>();
           if constexpr (t < kMemoryRows) {
@@ -183,7 +223,6 @@ void Tile(const TileArgs& a) {
       scale += 2 * scale_bytes;
       zero += kPanelRows;
     }
-    w = code;
   }
   Unrolled<kRegisterRows>([&]<int i>() __attribute__((always_inline)) {
     constexpr int t = kMemoryRows + i;

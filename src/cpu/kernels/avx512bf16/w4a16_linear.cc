@@ -7,7 +7,7 @@
 // one FMA for every chunk_k / 2 dots: at most 16/17 of the peak for groups of 32, 64/65 for groups of 128.
 //
 //   pipeline   up to 12 rows: one tile streams the panel (tile.h), then factor, bias, round, store
-//              more: tiles of up to 12, four slabs at a time; every tile expands the codes anew. That costs a tile of twelve 3 % of its
+//              more: tiles of up to 12, four slabs at a time; every tile expands the codes anew. That costs a tile of eight 1 % of its
 //              dots; leaving operands for the others costs a first tile 8 % and the others more calls for fewer dots.
 //              many rows and codes that take many operations (zero points, FP8): slab by slab, tiles of eight; the first tile keeps its
 //              operands in scratch (L1) for the others, and every tile fetches the activations of the next
@@ -34,14 +34,16 @@ constexpr int kLoneTile = C::kManyRegisters ? kMaxTile - 1 : kMaxTile;
 template <class C>
 constexpr int kExpandingRows = C::kManyRegisters ? 16 : kMaxPanelRows;
 
-/// Rows of the next of several tiles: as few tiles as possible, about equal, or eights and a rest. What remains is never so little that too
-/// few dots are in flight.
-template <class C>
-constexpr int NextTile(int left, bool eights) {
+/// Rows of the next of several tiles: as few tiles as possible, about equal, or eights and a rest where the first one keeps its operands.
+/// What remains is never so little that too few dots are in flight. Where chunk sums are multiplied, more than ten rows leave row sums in
+/// memory.
+template <class C, bool kGroupScale>
+constexpr int NextTile(int left, bool keeps) {
   if (left <= kLoneTile<C>) return left;
   if (left == 14) return 9;
-  const int tiles = (left + kLoneTile<C> - 1) / kLoneTile<C>;
-  return eights ? 8 : std::max(8, (left + tiles - 1) / tiles);
+  constexpr int kMost = kGroupScale ? 10 : kLoneTile<C>;
+  const int tiles = (left + kMost - 1) / kMost;
+  return keeps ? 8 : std::max(8, (left + tiles - 1) / tiles);
 }
 
 TileArgs ArgsOf(const PanelJob& job) {
@@ -79,9 +81,7 @@ void RunTiles(const PanelJob& job) {
   TileArgs args = ArgsOf(job);
   args.operands = reinterpret_cast<uint8_t*>(job.scratch);
   const int slabs = layout.slabs();
-  // A tile that also stores operands has no registers for more than eight; many sums that all wait for the end of a short group cost more
-  // than expanding less often gains.
-  const bool eights = kFirst == Source::kStreamAndKeep || (kGroupScale && layout.chunk_k <= 32);
+  constexpr bool kKeeps = kFirst == Source::kStreamAndKeep;  // and has no registers for more than eight rows
   for (int first = 0; first < slabs; first += kSlabs) {
     const bool last = first + kSlabs >= slabs;
     args.slabs = std::min(kSlabs, slabs - first);
@@ -91,7 +91,7 @@ void RunTiles(const PanelJob& job) {
     // The next panel starts over with the first slab. Past the last one lies what another thread writes, and fetching that steals it.
     const uint8_t* const next_x = last ? x : x + size_t(first + kSlabs) * job.slab_stride;
     for (int begin = 0; begin < job.rows;) {
-      const int rows = NextTile<C>(job.rows - begin, eights);
+      const int rows = NextTile<C, kGroupScale>(job.rows - begin, kKeeps);
       args.x = x + size_t(first) * job.slab_stride + size_t(begin) * kStagedBF16Bytes;
       args.c = sums + begin * kPanelRows;
       args.ahead = begin + rows < job.rows ? args.x + size_t(rows) * kStagedBF16Bytes : next_x;
@@ -110,7 +110,7 @@ void Panel(const PanelJob& job) {
   if (job.rows <= kLoneTile<C>) return RunTile(job, kTiles<C, kGroupScale, kMaxTile>[size_t(job.rows)]);
   if (C::kReady) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, 1>(job);
   if (job.rows <= kExpandingRows<C>) return RunTiles<C, kGroupScale, Source::kStream, Source::kStream, kStreamedSlabs>(job);
-  RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
+  if constexpr (kExpandingRows<C> < kMaxPanelRows) RunTiles<C, kGroupScale, Source::kStreamAndKeep, Source::kKept, 1>(job);
 }
 
 /// With few rows an operand is used too seldom to pay for folding its scale: multiplying the chunk sums is cheaper up to kFolded - 1 rows.
