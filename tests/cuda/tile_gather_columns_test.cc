@@ -1,6 +1,7 @@
 // Activations in the order of an act-order weight. Needs a GPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <random>
 

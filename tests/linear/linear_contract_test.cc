@@ -84,6 +84,31 @@ TEST(Linear, RowsMayBeStrided) {
   }
 }
 
+TEST(Linear, WhatIsNoFiniteNumberReachesItsRowAndNoOther) {
+  for (const Mode mode : {Mode::kExact, Mode::kFast}) {
+    LinearOptions options;
+    options.mode = mode;
+    Bench plain;
+    plain.linear = Make(options);
+    ASSERT_TRUE(plain.Forward().ok());
+    for (const float odd : {NAN, INFINITY, -INFINITY}) {
+      Bench bench;
+      bench.linear = Make(options);
+      std::vector<float> values = bench.x.Values();
+      values[kK + 5] = odd;
+      Numbers x(values, DType::kBF16);
+      ASSERT_TRUE(bench.Forward(x.View(kM, kK), bench.y.View(kM, kN)).ok());
+      for (int64_t i = 0; i < kM * kN; ++i) {
+        if (i / kN == 1) {
+          EXPECT_FALSE(std::isfinite(bench.y[i])) << bench.linear.kernel() << " x " << odd << " output " << i % kN;
+        } else {
+          EXPECT_EQ(bench.y[i], plain.y[i]) << bench.linear.kernel() << " x " << odd << " row " << i / kN;
+        }
+      }
+    }
+  }
+}
+
 TEST(Linear, BiasOfEveryTypeIsAdded) {
   Bench plain;
   ASSERT_TRUE(plain.Forward().ok());
