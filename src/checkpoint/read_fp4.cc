@@ -6,6 +6,7 @@
 //   MXFP4   E8M0 scale per 32 k: F8_E8M0, U8, or F32 powers of two. gpt-oss stores blocks [E, N, K/32, 16]; DeepSeek-V4 stores I8.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 

@@ -1,6 +1,7 @@
 // Every checkpoint of tests/golden, written by the formats' own software, decodes to what that software decodes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <filesystem>

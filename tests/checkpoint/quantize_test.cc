@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include "checkpoint/write_fixture.h"
 #include "support/golden_file.h"
 #include "support/scheme_test.h"

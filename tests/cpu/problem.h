@@ -1,6 +1,7 @@
 // Random weights in the plain form, and their product in fp64 straight from the formula of scheme.h.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -2,6 +2,7 @@
 // the CPU, its threads one after the other.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 

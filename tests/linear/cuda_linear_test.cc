@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "billfish/cuda.h"
 #include "support/device_numbers.h"
 #include "support/linear_problem.h"

@@ -4,6 +4,7 @@
 // expert block that rounds where transformers does, and the logits have to meet the contract of 2e-3.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>

@@ -1,6 +1,7 @@
 // Logits of every golden model that transformers ran, and the trained model's text and perplexity.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
