@@ -12,7 +12,8 @@ namespace billfish::test {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "billfish-test-XXXXXX").string();
+    const std::string unique(6, 'X');  // what mkdtemp replaces
+    std::string pattern = (std::filesystem::temp_directory_path() / ("billfish-test-" + unique)).string();
     path_ = ::mkdtemp(pattern.data());
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

@@ -19,7 +19,7 @@ constexpr int kBlocks = kSlabK / kBlock;
 /// What makes codes unsigned (w4a8_linear.cc).
 constexpr int OffsetOf(Codes codes) { return codes == Codes::kE2M1 ? 12 : codes == Codes::kInt4 ? 8 : 16; }
 
-/// Squared rounding error of one block at scale 1 / inverse.
+/// Squared rounding error of one block at a scale.
 float RoundingError(__m512 v0, __m512 v1, float scale) {
   const __m512 inverse = _mm512_set1_ps(1.0f / scale), step = _mm512_set1_ps(scale), limit = _mm512_set1_ps(127.0f);
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
